@@ -1,0 +1,351 @@
+"""Associative Recurrent Memory Transformer (arXiv 2407.04841) over any backbone.
+
+A segment is ``[tokens; memory tokens]``. In every layer all positions first recall from the
+layer's associative memory (Eq. 4), the block runs, and the block's output at the memory tokens is
+written (Eqs. 1-3). The memory tokens stand last under a causal mask: they see the whole segment,
+and no token sees them. Only the associative memories travel to the next segment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from armt_jax.config import ConfigError, ModelConfig
+from armt_jax.memory import associative
+from armt_jax.memory.feature_maps import feature_dim
+from armt_jax.memory.rules import PRESETS, MemoryRule
+from armt_jax.models import backbones
+from armt_jax.models.attention import KeyValues, SegmentContext
+from armt_jax.models.protocol import Params, Segment
+
+# Layers are unrolled up to this depth: a scan over layers copies their parameters in every segment.
+UNROLLED_LAYERS = 6
+
+
+class Window(NamedTuple):
+    """Keys and values of the previous segment's tokens, for the sliding-window variant.
+
+    Attributes:
+      k, v: ``[l, b, w, h, e]``.
+      mask: ``[b, w]`` bool, False at padding and where nothing has been read.
+      length: int32 scalar, positions of the next segment go on from here.
+    """
+
+    k: jax.Array
+    v: jax.Array
+    mask: jax.Array
+    length: jax.Array
+
+
+class ArmtState(NamedTuple):
+    """The associative memories of all layers (see ``MemoryState``), and the window if there is one.
+
+    Attributes:
+      A: ``[l, b, k, d]`` float32.
+      z: ``[l, b, k]`` float32, ``[l, b, 0]`` for a rule without normaliser.
+      written: ``[l, b]``.
+      window: of the sliding-window variant, else None.
+    """
+
+    A: jax.Array
+    z: jax.Array
+    written: jax.Array
+    window: Window | None = None
+
+
+def _torch_linear_init(fan_in: int) -> nn.initializers.Initializer:
+    """Uniform in +-1/sqrt(fan_in), the default of ``torch.nn.Linear`` and so of the authors' code."""
+
+    def init(rng: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
+        bound = 1.0 / fan_in**0.5
+        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+    return init
+
+
+class MemoryProjections(nn.Module):
+    """``W_Q, W_K, W_V, W_beta`` of one layer, under the reference names. ``W_V`` starts at zero."""
+
+    config: ModelConfig
+    param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        cfg = self.config
+        init = _torch_linear_init(cfg.d_model)
+        kind = {"use_bias": False, "param_dtype": self.param_dtype}
+        self.W_mq = nn.Dense(cfg.d_mem, kernel_init=init, **kind)
+        self.W_mk = nn.Dense(cfg.d_mem, kernel_init=init, **kind)
+        self.W_mv = nn.Dense(cfg.d_model, kernel_init=nn.initializers.zeros, **kind)
+        self.W_mb = nn.Dense(1, kernel_init=init, bias_init=init, param_dtype=self.param_dtype)
+
+    def query(self, x: jax.Array) -> jax.Array:
+        """``W_Q x``: ``[..., d] -> [..., d_mem]``."""
+        return self.W_mq(x)
+
+    def write(self, m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Keys ``[..., d_mem]``, values ``[..., d]`` and gate logits ``[...]`` of memory tokens."""
+        return self.W_mk(m), self.W_mv(m), self.W_mb(m)[..., 0]
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+        """All projections, to create the parameters."""
+        return self.query(x), self.write(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class ARMT:
+    """ARMT as a ``SegmentModel``: pure functions of parameters, state and segment."""
+
+    config: ModelConfig
+
+    def __post_init__(self) -> None:
+        if self.config.num_mem_tokens < 1:
+            raise ConfigError("model.num_mem_tokens = 0: ARMT writes from memory tokens, needs 1")
+
+    @property
+    def rule(self) -> MemoryRule:
+        """The memory rule."""
+        return PRESETS[self.config.rule]
+
+    @property
+    def features(self) -> int:
+        """Number of features ``k``: rows of ``A``."""
+        return feature_dim(self.rule.feature_map, self.config.d_mem, self.config.nu)
+
+    def block(self, param_dtype: jax.typing.DTypeLike = jnp.float32) -> nn.Module:
+        """The Linen module of one transformer block."""
+        return backbones.BACKBONES[self.config.backbone].block(self.config, param_dtype)
+
+    def init(self, rng: jax.Array, dtype: jax.typing.DTypeLike | None = None) -> Params:
+        """Parameters as the authors initialise them; layers are stacked along axis 0.
+
+        Args:
+          rng: a key.
+          dtype: of the parameters; by default JAX's float (float32 unless x64 is enabled).
+        """
+        cfg = self.config
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        embed_rng, head_rng, layers_rng = jax.random.split(rng, 3)
+        x = jnp.zeros((1, 1, cfg.d_model), dtype)
+        context = SegmentContext(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool))
+
+        def init_layer(rng: jax.Array) -> Params:
+            block_rng, memory_rng = jax.random.split(rng)
+            block = self.block(dtype).init(block_rng, x, context)["params"]
+            memory = MemoryProjections(cfg, dtype).init(memory_rng, x)["params"]
+            return {"block": block, "memory": memory}
+
+        return {
+            "embed": backbones.init_embeddings(cfg, embed_rng, dtype),
+            "layers": jax.vmap(init_layer)(jax.random.split(layers_rng, cfg.n_layer)),
+            "head": backbones.init_head(cfg, head_rng, dtype),
+        }
+
+    def init_state(
+        self,
+        batch_size: int,
+        dtype: jax.typing.DTypeLike | None = None,
+        window: int | None = None,
+    ) -> ArmtState:
+        """Empty memories.
+
+        Args:
+          batch_size: number of texts.
+          dtype: dtype the model computes in; by default ``config.dtype`` or JAX's float.
+            The memories themselves are never narrower than float32.
+          window: number of tokens of the sliding window, None for the usual model.
+        """
+        cfg = self.config
+        dtype = jnp.dtype(dtype or cfg.dtype or jnp.result_type(float))
+        one = associative.init_state(self.rule, batch_size, self.features, cfg.d_model, dtype)
+        stacked = jax.tree.map(lambda x: jnp.zeros((cfg.n_layer, *x.shape), x.dtype), one)
+        if window is None:
+            return ArmtState(*stacked)
+        shape = (cfg.n_layer, batch_size, window, cfg.n_head, cfg.head_dim)
+        empty = jnp.zeros(shape, dtype)
+        mask = jnp.zeros((batch_size, window), bool)
+        return ArmtState(*stacked, Window(empty, empty, mask, jnp.zeros((), jnp.int32)))
+
+    def compute_dtype(self, params: Params) -> jnp.dtype:
+        """Dtype of activations: ``config.dtype``, or the parameters'."""
+        name = backbones.BACKBONES[self.config.backbone].embedding
+        return jnp.dtype(self.config.dtype or params["embed"][name].dtype)
+
+    def embed(
+        self, params: Params, segment: Segment, offset: jax.Array | int = 0
+    ) -> tuple[jax.Array, SegmentContext]:
+        """``[tokens; memory tokens]`` ``[b, t + m, d]`` and what the layers need to know of them."""
+        cfg = self.config
+        batch, length = segment.tokens.shape
+        total = length + cfg.num_mem_tokens
+        positions = (offset + jnp.arange(total, dtype=jnp.int32))[None]
+        x = backbones.embed_tokens(cfg, params["embed"], segment.tokens, positions[:, :length])
+        memory = backbones.embed_memory(cfg, params["embed"], positions[:, length:])
+        memory = jnp.broadcast_to(memory, (batch, *memory.shape[1:]))
+        x = jnp.concatenate([x, memory], axis=1).astype(self.compute_dtype(params))
+        columns = jnp.concatenate(
+            [segment.mask, jnp.ones((batch, cfg.num_mem_tokens), bool)], axis=1
+        )
+        attend = jnp.tril(jnp.ones((total, total), bool))[None] & columns[:, None, :]
+        return x, SegmentContext(positions, attend, jnp.any(segment.mask, axis=1))
+
+    def recall(
+        self, params_l: Params, memory: associative.MemoryState, x: jax.Array
+    ) -> jax.Array:
+        """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
+        projections = MemoryProjections(self.config)
+        q = projections.apply({"params": params_l["memory"]}, x, method="query")
+        phi_q = associative.features(self.rule, jnp.asarray(q), self.config.nu)
+        return x + associative.recall(self.rule, memory, phi_q).astype(x.dtype)
+
+    def update(
+        self,
+        params_l: Params,
+        memory: associative.MemoryState,
+        m: jax.Array,
+        write: jax.Array | None,
+    ) -> associative.MemoryState:
+        """The layer's memory after memory tokens ``m [b, m, d]`` are written (Eqs. 1-3)."""
+        projections = MemoryProjections(self.config)
+        k, v, logits = projections.apply({"params": params_l["memory"]}, m, method="write")
+        phi_k = associative.features(self.rule, k, self.config.nu)
+        beta = associative.gate(self.rule, logits)
+        return associative.update(self.rule, memory, phi_k, v, beta, write)
+
+    def apply_block(
+        self,
+        params_l: Params,
+        x: jax.Array,
+        context: SegmentContext,
+        past: KeyValues | None = None,
+        last: int | None = None,
+    ) -> tuple[jax.Array, KeyValues]:
+        """The transformer block alone; see ``GPT2Block``."""
+        out: Any = self.block().apply({"params": params_l["block"]}, x, context, past, last)
+        return out
+
+    def layer(
+        self,
+        params_l: Params,
+        memory: associative.MemoryState,
+        x: jax.Array,
+        context: SegmentContext,
+        past: KeyValues | None = None,
+        last: int | None = None,
+    ) -> tuple[associative.MemoryState, jax.Array, KeyValues]:
+        """Recall, block, write: one layer of one segment.
+
+        Args:
+          params_l: of this layer.
+          memory: of this layer, before the segment.
+          x: ``[b, t + m, d]``, memory tokens last.
+          context: from ``embed``.
+          past: keys and values of the window.
+          last: compute these last rows of the output only (at least the memory tokens).
+
+        Returns:
+          The memory after the segment, the output, and the segment's own keys and values.
+        """
+        x = self.recall(params_l, memory, x)
+        x, own = self.apply_block(params_l, x, context, past, last)
+        m = x[:, x.shape[1] - self.config.num_mem_tokens :]
+        return self.update(params_l, memory, m, context.write), x, own
+
+    def step(self, params: Params, state: ArmtState, segment: Segment) -> tuple[ArmtState, jax.Array]:
+        """Read one segment. ``hidden [b, t, d]`` is the last block's output at the tokens."""
+        state, x = self._read(params, state, segment, None)
+        return state, x[:, : segment.tokens.shape[1]]
+
+    def write(self, params: Params, state: ArmtState, segment: Segment) -> ArmtState:
+        """As ``step``, without hidden states: the last layer computes its memory tokens only."""
+        return self._read(params, state, segment, self.config.num_mem_tokens)[0]
+
+    def _read(
+        self, params: Params, state: ArmtState, segment: Segment, last: int | None
+    ) -> tuple[ArmtState, jax.Array]:
+        window = state.window
+        x, context = self.embed(params, segment, 0 if window is None else window.length)
+        if window is not None:
+            batch, total = x.shape[:2]
+            earlier = jnp.broadcast_to(window.mask[:, None, :], (batch, total, window.mask.shape[1]))
+            attend = jnp.concatenate([earlier, context.attend], axis=-1)
+            context = context._replace(attend=attend)
+        past = None if window is None else KeyValues(window.k, window.v)
+        memories = associative.MemoryState(*state[:3])
+        keep = window is not None
+
+        def layer(x: jax.Array, scanned: Any, last: int | None = None) -> tuple[jax.Array, Any]:
+            params_l, memory, past_l = scanned
+            memory, x, own = self.layer(params_l, memory, x, context, past_l, last)
+            return x, (memory, own if keep else None)
+
+        stacked = (params["layers"], memories, past)
+        if self.config.n_layer <= UNROLLED_LAYERS:
+            outputs = []
+            for index in range(self.config.n_layer):
+                is_last = index == self.config.n_layer - 1
+                scanned = jax.tree.map(lambda leaf, i=index: leaf[i], stacked)
+                x, out = layer(x, scanned, last if is_last else None)
+                outputs.append(out)
+            memories, own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+        elif last is None:
+            x, (memories, own) = lax.scan(layer, x, stacked)
+        else:
+            x, (most, own_most) = lax.scan(layer, x, jax.tree.map(lambda leaf: leaf[:-1], stacked))
+            x, out = layer(x, jax.tree.map(lambda leaf: leaf[-1], stacked), last)
+            memories, own = jax.tree.map(
+                lambda a, b: jnp.concatenate([a, b[None]]), (most, own_most), out
+            )
+        window = None if window is None else _next_window(window, own, segment)
+        return ArmtState(*memories, window), x
+
+    def ask(self, params: Params, state: ArmtState, queries: Segment) -> jax.Array:
+        """Hidden states ``[b, q, t, d]`` of queries ``[b, q, t]``, forked from one state.
+
+        Memory tokens would come after every token of the query and nothing is written, so there
+        are none. The sliding window is not offered here.
+        """
+        if state.window is not None:
+            raise ValueError("ask: the sliding-window variant has no forked queries; use step")
+        batch, count, length = queries.tokens.shape
+        positions = jnp.arange(length, dtype=jnp.int32)[None]
+        tokens = queries.tokens.reshape(batch * count, length)
+        x = backbones.embed_tokens(self.config, params["embed"], tokens, positions)
+        x = x.astype(self.compute_dtype(params))
+        columns = queries.mask.reshape(batch * count, 1, length)
+        attend = jnp.tril(jnp.ones((length, length), bool))[None] & columns
+        context = SegmentContext(positions, attend)
+
+        def layer(x: jax.Array, scanned: Any) -> tuple[jax.Array, None]:
+            params_l, memory = scanned
+            x = self.recall(params_l, memory, x.reshape(batch, count * length, -1))
+            x, _ = self.apply_block(params_l, x.reshape(batch * count, length, -1), context)
+            return x, None
+
+        unroll = self.config.n_layer if self.config.n_layer <= UNROLLED_LAYERS else 1
+        memories = associative.MemoryState(*state[:3])
+        x, _ = lax.scan(layer, x, (params["layers"], memories), unroll=unroll)
+        return x.reshape(batch, count, length, -1)
+
+    def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """Logits ``[..., v]`` of hidden states: final layer norm and output matrix."""
+        return backbones.readout(self.config, params, hidden)
+
+
+def _next_window(window: Window, own: KeyValues, segment: Segment) -> Window:
+    """The segment's tokens become the window: detached, memory tokens left out."""
+    length, room = segment.tokens.shape[1], window.mask.shape[1]
+    if length > room:
+        raise ValueError(f"segment of {length} tokens: longer than the sliding window of {room}")
+
+    def fit(leaf: jax.Array) -> jax.Array:
+        tokens = lax.stop_gradient(leaf[:, :, :length])
+        return jnp.pad(tokens, ((0, 0), (0, 0), (0, room - length), (0, 0), (0, 0)))
+
+    mask = jnp.pad(segment.mask, ((0, 0), (0, room - length)))
+    return Window(fit(own.k), fit(own.v), mask, jnp.asarray(length, jnp.int32))

@@ -1,0 +1,112 @@
+"""What differs between backbones outside their block: embeddings, positions, head."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from armt_jax.config import ModelConfig
+from armt_jax.models.gpt2 import GPT2Block
+from armt_jax.models.gpt_neox import GPTNeoXBlock
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A transformer's block, and the reference names of the parameters around it.
+
+    Attributes:
+      block: Linen module class of one layer.
+      embedding: name of the token embedding ``[v, d]``.
+      learned_positions: whether there is a table ``wpe [n, d]``.
+      norm: name of the final layer norm.
+      head: name of the output matrix ``[d, v]``; None where it is the token embedding's transpose.
+      embedding_stddev: standard deviation of token embeddings at initialisation.
+    """
+
+    block: type[nn.Module]
+    embedding: str
+    learned_positions: bool
+    norm: str
+    head: str | None
+    embedding_stddev: float = 0.02
+
+
+BACKBONES: dict[str, Backbone] = {
+    "gpt2": Backbone(GPT2Block, "wte", True, "ln_f", None),
+    "gpt_neox": Backbone(GPTNeoXBlock, "embed_in", False, "final_layer_norm", "embed_out"),
+}
+
+
+def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
+    """Token embedding, positions where learned, and the memory tokens ``[m, d]``.
+
+    Memory tokens are drawn with the token embedding's standard deviation, and the rows that
+    ``wrap_pos`` adds to the positions from N(0, 1), both as the authors' code does.
+    """
+    backbone = BACKBONES[config.backbone]
+    tokens_rng, positions_rng, extra_rng, memory_rng = jax.random.split(rng, 4)
+    shape = (config.vocab_size, config.d_model)
+    tokens = backbone.embedding_stddev * jax.random.normal(tokens_rng, shape, dtype)
+    params: Params = {backbone.embedding: tokens}
+    if backbone.learned_positions:
+        shape = (config.n_positions, config.d_model)
+        positions = backbone.embedding_stddev * jax.random.normal(positions_rng, shape, dtype)
+        if config.wrap_pos:
+            extra = jax.random.normal(extra_rng, (config.num_mem_tokens, config.d_model), dtype)
+            positions = jnp.concatenate([positions, extra])
+        params["wpe"] = positions
+    memory = jax.random.normal(memory_rng, (config.num_mem_tokens, config.d_model), dtype)
+    params["memory"] = memory * jnp.std(tokens)
+    return params
+
+
+def init_head(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
+    """Final layer norm, and the output matrix where it is not tied."""
+    backbone = BACKBONES[config.backbone]
+    scale, bias = jnp.ones((config.d_model,), dtype), jnp.zeros((config.d_model,), dtype)
+    params: Params = {backbone.norm: {"scale": scale, "bias": bias}}
+    if backbone.head is not None:
+        shape = (config.d_model, config.vocab_size)
+        params[backbone.head] = 0.02 * jax.random.normal(rng, shape, dtype)
+    return params
+
+
+def embed_tokens(
+    config: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array
+) -> jax.Array:
+    """Embeddings of ``tokens [b, t]`` at ``positions [b or 1, t]``: ``[b, t, d]``."""
+    backbone = BACKBONES[config.backbone]
+    embedded = jnp.take(params[backbone.embedding], tokens, axis=0)
+    if backbone.learned_positions:
+        embedded = embedded + jnp.take(params["wpe"], positions, axis=0)
+    return embedded
+
+
+def embed_memory(config: ModelConfig, params: Params, positions: jax.Array) -> jax.Array:
+    """Memory tokens at ``positions [1, m]``: ``[1, m, d]``."""
+    memory = params["memory"][None]
+    if not BACKBONES[config.backbone].learned_positions:
+        return memory
+    if config.wrap_pos:
+        return memory + params["wpe"][None, config.n_positions :]
+    return memory + jnp.take(params["wpe"], positions, axis=0)
+
+
+def readout(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
+    """Logits ``[..., v]`` of the last block's output ``hidden [..., d]``."""
+    backbone = BACKBONES[config.backbone]
+    head = params["head"]
+    norm = nn.LayerNorm(
+        epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype
+    )
+    normed = norm.apply({"params": head[backbone.norm]}, hidden)
+    assert isinstance(normed, jax.Array)
+    if backbone.head is None:
+        return normed @ params["embed"][backbone.embedding].T.astype(hidden.dtype)
+    return normed @ head[backbone.head].astype(hidden.dtype)

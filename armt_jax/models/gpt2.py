@@ -1,0 +1,96 @@
+"""GPT-2 block: pre-norm, sequential residual, tanh GELU. Parameter names are Hugging Face's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from armt_jax.config import ModelConfig
+from armt_jax.models.attention import KeyValues, SegmentContext, append, attention, tail
+
+
+class _Attention(nn.Module):
+    config: ModelConfig
+    param_dtype: jax.typing.DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, context: SegmentContext, past: KeyValues | None, last: int | None
+    ) -> tuple[jax.Array, KeyValues]:
+        cfg = self.config
+        heads = (*x.shape[:2], cfg.n_head, cfg.head_dim)
+        qkv = nn.Dense(
+            3 * cfg.d_model,
+            kernel_init=nn.initializers.normal(0.02),
+            dtype=x.dtype,
+            param_dtype=self.param_dtype,
+            name="c_attn",
+        )(x)
+        q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
+        out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
+        out = nn.Dense(
+            cfg.d_model,
+            kernel_init=nn.initializers.normal(0.02 / (2 * cfg.n_layer) ** 0.5),
+            dtype=x.dtype,
+            param_dtype=self.param_dtype,
+            name="c_proj",
+        )(out.reshape(*out.shape[:2], cfg.d_model))
+        return out, KeyValues(k, v)
+
+
+class _Mlp(nn.Module):
+    config: ModelConfig
+    param_dtype: jax.typing.DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg = self.config
+        hidden = nn.Dense(
+            cfg.ff_dim,
+            kernel_init=nn.initializers.normal(0.02),
+            dtype=x.dtype,
+            param_dtype=self.param_dtype,
+            name="c_fc",
+        )(x)
+        return nn.Dense(
+            cfg.d_model,
+            kernel_init=nn.initializers.normal(0.02 / (2 * cfg.n_layer) ** 0.5),
+            dtype=x.dtype,
+            param_dtype=self.param_dtype,
+            name="c_proj",
+        )(jax.nn.gelu(hidden, approximate=True))
+
+
+class GPT2Block(nn.Module):
+    """``x + attn(ln_1(x))``, then ``x + mlp(ln_2(x))``.
+
+    Attributes:
+      config: the model's.
+      param_dtype: dtype of the parameters at initialisation.
+    """
+
+    config: ModelConfig
+    param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        context: SegmentContext,
+        past: KeyValues | None = None,
+        last: int | None = None,
+    ) -> tuple[jax.Array, KeyValues]:
+        """Args: ``x [b, t, d]``; ``past`` earlier keys and values; ``last``: output these rows only.
+
+        Returns:
+          ``[b, last or t, d]`` and the keys and values of all ``t`` positions.
+        """
+        eps = self.config.layer_norm_eps
+        norm = {"epsilon": eps, "dtype": x.dtype, "param_dtype": self.param_dtype}
+        attended, own = _Attention(self.config, self.param_dtype, name="attn")(
+            nn.LayerNorm(**norm, name="ln_1")(x), context, past, last
+        )
+        x = tail(x, last) + attended
+        x = x + _Mlp(self.config, self.param_dtype, name="mlp")(nn.LayerNorm(**norm, name="ln_2")(x))
+        return x, own

@@ -1,0 +1,154 @@
+"""``run_segments``, the one entry to every schedule, and ``forward`` over a whole text."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.models.armt import ARMT
+from armt_jax.models.protocol import Params, Segment, SegmentModel, State
+from armt_jax.recurrence.segmenting import groups, segment_lengths
+from armt_jax.recurrence.sequential import run_sequential
+
+SCHEDULES = ("sequential",)
+
+
+def run_segments(
+    model: SegmentModel,
+    params: Params,
+    state: State,
+    segments: Segment,
+    *,
+    schedule: str = "sequential",
+    remat: bool = False,
+    need_hidden: bool = True,
+) -> tuple[State, jax.Array | None]:
+    """Read equal segments, leaves ``[s, b, t]``, from ``state``.
+
+    Args:
+      model, params, state: see ``SegmentModel``.
+      segments: stacked along axis 0; a row of a segment without any token leaves its memory alone.
+      schedule: ``sequential``.
+      remat: recompute each segment in the backward pass, keeping only the states between them.
+      need_hidden: False where only the final state matters.
+
+    Returns:
+      The state after the last segment, and hidden states ``[s, b, t, d]`` (None if not needed).
+    """
+    if schedule not in SCHEDULES:
+        raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
+    return run_sequential(model, params, state, segments, remat=remat, need_hidden=need_hidden)
+
+
+class Output(NamedTuple):
+    """Attributes: ``logits [b, n, v]`` at token positions, and the final ``state``."""
+
+    logits: jax.Array
+    state: State
+
+
+def check_tokens(tokens: jax.Array, vocab_size: int) -> jax.Array:
+    """``tokens`` as int32, refused where empty, not ``[b, n]`` or outside the vocabulary.
+
+    The range is checked for concrete arrays only: inside ``jit`` there are no values to look at.
+    """
+    if np.ndim(tokens) != 2 or 0 in np.shape(tokens):
+        shape = np.shape(tokens)
+        raise ConfigError(f"tokens of shape {shape}: must be [batch, length], neither of them 0")
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise ConfigError(f"tokens of dtype {tokens.dtype}: must be integers")
+    if not isinstance(tokens, jax.core.Tracer):
+        values = np.asarray(tokens)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= vocab_size:
+            wrong = low if low < 0 else high
+            raise ConfigError(f"token id {wrong}: must be in [0, {vocab_size}), the vocabulary")
+    return jnp.asarray(tokens, jnp.int32)
+
+
+def check_mask(attention_mask: jax.Array | None, tokens: jax.Array) -> jax.Array:
+    """``attention_mask [b, n]`` as bool, all True for None; refused where its shape differs."""
+    if attention_mask is None:
+        return jnp.ones(tokens.shape, bool)
+    if attention_mask.shape != tokens.shape:
+        raise ConfigError(
+            f"attention_mask of shape {attention_mask.shape}: must be {tokens.shape}, the tokens'"
+        )
+    return jnp.asarray(attention_mask, bool)
+
+
+def read_runs(
+    model: SegmentModel,
+    params: Params,
+    state: State,
+    text: Segment,
+    runs: list[tuple[int, int, int]],
+    *,
+    schedule: str = "sequential",
+    need_hidden: bool = True,
+) -> tuple[State, list[jax.Array]]:
+    """Read runs of equal segments (``segmenting.groups``) of a text ``[b, n]``.
+
+    Returns:
+      The final state, and per run the hidden states ``[b, count * length, d]``.
+    """
+    hidden: list[jax.Array] = []
+    batch = text.tokens.shape[0]
+    for first, count, length in runs:
+
+        def cut(x: jax.Array, first: int = first, count: int = count, length: int = length):  # noqa: ANN202
+            piece = x[:, first : first + count * length]
+            return piece.reshape(batch, count, length).swapaxes(0, 1)
+
+        segments = Segment(cut(text.tokens), cut(text.mask))
+        state, out = run_segments(
+            model, params, state, segments, schedule=schedule, need_hidden=need_hidden
+        )
+        if out is not None:
+            hidden.append(out.swapaxes(0, 1).reshape(batch, count * length, -1))
+    return state, hidden
+
+
+def forward(
+    model: ARMT,
+    params: Params,
+    tokens: jax.Array,
+    *,
+    segment_size: int,
+    alignment: str = "left",
+    attention_mask: jax.Array | None = None,
+    sliding_window: bool = False,
+    schedule: str = "sequential",
+) -> Output:
+    """Read texts in segments and return the logits of every token.
+
+    Args:
+      model: from ``create_model``.
+      params: its parameters.
+      tokens: ``[b, n]`` integer ids.
+      segment_size: tokens per segment.
+      alignment: which segment is ragged, see ``segment_lengths``.
+      attention_mask: ``[b, n]``, False at padding.
+      sliding_window: let tokens attend to the previous segment's tokens (detached).
+      schedule: see ``run_segments``.
+
+    Returns:
+      ``Output``: logits ``[b, n, v]`` and the state after the last segment.
+
+    Raises:
+      ConfigError: tokens, mask, sizes or schedule that cannot be.
+    """
+    tokens = check_tokens(tokens, model.config.vocab_size)
+    mask = check_mask(attention_mask, tokens)
+    lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
+    model.config.check_segment(max(lengths) * (2 if sliding_window and len(lengths) > 1 else 1))
+    dtype = model.compute_dtype(params)
+    state = model.init_state(tokens.shape[0], dtype, max(lengths) if sliding_window else None)
+    runs = groups(lengths)
+    text = Segment(tokens, mask)
+    state, hidden = read_runs(model, params, state, text, runs, schedule=schedule)
+    return Output(model.readout(params, jnp.concatenate(hidden, axis=1)), state)
