@@ -1,0 +1,45 @@
+"""Settings and fixtures of every test."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+# Figures are drawn without a screen; matplotlib reads this at its first import.
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+import pytest
+from absl import flags
+
+# A silent broadcast [b, d] + [d, b] of equal sizes is a wrong number, not an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Grain's workers read absl flags, which a program that absl starts has parsed by then.
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS(["pytest"])
+
+DATA_SETS = (
+    "bAbI tasks v1.2 as babi/en-10k, Gutenberg or PG-19 books as books/train and books/test, "
+    "WikiText-2 as wikitext-2, GPT-2's vocab.json and merges.txt as gpt2-bpe"
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+    """The folder of real data that ``ARMT_DATA_DIR`` names; the test skips where there is none."""
+    name = os.environ.get("ARMT_DATA_DIR")
+    if not name:
+        pytest.skip(f"ARMT_DATA_DIR is not set; it names a folder with {DATA_SETS}")
+    folder = pathlib.Path(name)
+    if not folder.is_dir():
+        pytest.fail(f"ARMT_DATA_DIR = {name!r} is not a folder; it should hold {DATA_SETS}")
+    return folder
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 for one test: ``jax.enable_x64`` restores float32 when the test ends."""
+    with jax.enable_x64(True):
+        yield
