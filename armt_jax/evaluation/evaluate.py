@@ -1,0 +1,88 @@
+"""Scoring a model's answers: on one batch, and on a whole frozen set in bounded memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from armt_jax.evaluation.exact_match import (
+    MatchCount,
+    answer_length,
+    count_matches,
+    predicted_tokens,
+)
+from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.recurrence import run_segments
+from armt_jax.tasks.associative_retrieval import Batch
+
+
+class Scores(NamedTuple):
+    """What a batch's answers are worth.
+
+    Attributes:
+      loss: sum of the cross-entropies of the scored tokens, in nats.
+      matches: exact answers and queries.
+    """
+
+    loss: jax.Array
+    matches: MatchCount
+
+
+def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: int) -> Scores:
+    """Read the contexts ``[b, n, t]`` segment by segment, then ask the queries ``[b, q, t]``.
+
+    Each answer (``value_size`` digits and the separator) is predicted with the right tokens before
+    it; logits exist at those positions only. A pair that is padding leaves the memory alone, and a
+    query that is padding counts for nothing. Without a gradient the memory needed does not grow
+    with ``n``: the scan keeps one state.
+    """
+    tokens = jnp.swapaxes(batch.context, 0, 1)
+    mask = jnp.broadcast_to(batch.context_mask.T[:, :, None], tokens.shape)
+    state = model.init_state(batch.context.shape[0])
+    state, _ = run_segments(model, params, state, Segment(tokens, mask), need_hidden=False)
+    asked = Segment(batch.queries, jnp.ones(batch.queries.shape, bool))
+    start = batch.queries.shape[-1] - answer_length(value_size)
+    hidden = model.ask(params, state, asked)[:, :, start - 1 : -1]
+    logits = model.readout(params, hidden)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    targets = batch.queries[:, :, start:]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    right = jnp.all(predicted_tokens(logits) == targets, axis=-1)
+    loss = jnp.sum(jnp.where(batch.query_mask[:, :, None], losses, 0.0))
+    return Scores(loss, count_matches(right, batch.query_mask))
+
+
+class Evaluator:
+    """Exact match of a model on frozen sets; compiled once per shape of a batch."""
+
+    def __init__(self, model: SegmentModel, value_size: int, batch_size: int) -> None:
+        """Answers of ``value_size`` digits, ``batch_size`` contexts at a time."""
+        self.batch_size = batch_size
+
+        def count(params: Params, batch: Batch) -> MatchCount:
+            return score_batch(model, params, batch, value_size).matches
+
+        self._count = jax.jit(count)
+
+    def __call__(self, params: Params, samples: Batch) -> tuple[int, int]:
+        """Right answers and queries over all ``samples`` (leading axis: contexts)."""
+        correct = total = 0
+        for start in range(0, samples.context.shape[0], self.batch_size):
+            batch = jax.tree.map(lambda x, i=start: x[i : i + self.batch_size], samples)
+            counts = self._count(params, fill_up(batch, self.batch_size))
+            correct, total = correct + int(counts.correct), total + int(counts.total)
+        return correct, total
+
+
+def fill_up(batch: Batch, size: int) -> Batch:
+    """``batch`` with rows of padding (no pair, no query) up to ``size`` contexts."""
+    missing = size - batch.context.shape[0]
+    if missing <= 0:
+        return batch
+    return jax.tree.map(
+        lambda x: np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]), batch
+    )

@@ -1,0 +1,246 @@
+"""The training loop: stages, steps, evaluations, checkpoints, and stopping in good order.
+
+Every decision follows from the configuration and from what a checkpoint holds (``Position``, from
+which the data position follows), never from time: a run that was interrupted, in whatever way, and
+started again ends bit-identical to one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from armt_jax.config import ExperimentConfig
+from armt_jax.evaluation.evaluate import Evaluator
+from armt_jax.models import create_model
+from armt_jax.tasks.associative_retrieval import Batch
+from armt_jax.tasks.frozen_sets import load_frozen
+from armt_jax.tasks.stream import train_stream
+from armt_jax.training import curriculum
+from armt_jax.training.curriculum import Position, Stage
+from armt_jax.training.interruption import Interrupted, SignalWatch
+from armt_jax.training.optimizer import create_optimizer, learning_rate
+from armt_jax.training.progress import ProgressDisplay, Status
+from armt_jax.training.state import TrainState, create_state, parameter_names, reset_optimizer
+from armt_jax.training.step import StepMetrics, jit_train_step
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient is NaN or infinite; the message says where."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """The end of a training: parameters, where it stands, and seconds over all its sittings."""
+
+    state: TrainState
+    position: Position
+    seconds: float
+
+
+class Trainer:
+    """One run of one experiment; ``train`` uses it once."""
+
+    def __init__(self, config: ExperimentConfig, folder: Path) -> None:
+        self.config = config
+        folder.mkdir(parents=True, exist_ok=True)
+        self.metrics = _Lines(folder / "metrics.jsonl")
+        self.model = create_model(config.model)
+        self.optimizer = create_optimizer(config.optimizer)
+        self.stages = curriculum.create_stages(config.curriculum, config.task.value_size)
+        value_size = config.task.value_size
+        self.step = jit_train_step(self.model, self.optimizer, value_size, config.train.grad_accum)
+        batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
+        self.evaluator = Evaluator(self.model, value_size, batch_size)
+        self.display = ProgressDisplay(len(self.stages))
+        self.position = Position()
+        self.exact_match: float | None = None
+        self._validation: tuple[int, Batch] | None = None
+        self._pending: StepMetrics | None = None
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def run(self) -> TrainResult:
+        """Train to the end of the last stage, from the newest checkpoint where there is one.
+
+        Raises:
+          Interrupted: SIGTERM or SIGINT arrived; everything is saved.
+          NonFiniteError: training diverged; nothing not finite was saved.
+        """
+        self.state = create_state(self.model, self.optimizer, self.config.seed)
+        with SignalWatch() as watch, self.display:
+            while self.position.stage < len(self.stages):
+                self._run_stage(self.stages[self.position.stage], watch)
+        return TrainResult(self.state, self.position, self.seconds)
+
+    def _run_stage(self, stage: Stage, watch: SignalWatch) -> None:
+        train = self.config.train
+        self.display.stage(stage, self.position.step_in_stage)
+        stream = train_stream(
+            stage.task,
+            self.config.seed,
+            train.batch_size,
+            start=self.position.step_in_stage,
+            num_workers=train.data_workers,
+            stage=stage.index,
+        )
+        meter = _Meter(self.position.step_in_stage)
+        try:
+            while self.position.stage == stage.index:
+                self._step(stage, next(stream), meter)
+                self._after_step(stage, watch)
+        finally:
+            stream.close()
+
+    def _step(self, stage: Stage, batch: Batch, meter: _Meter) -> None:
+        position = self.position
+        rate = learning_rate(
+            self.config.optimizer, self.config.curriculum, stage.index, position.step_in_stage
+        )
+        self.state, metrics = self.step(self.state, batch, np.float32(rate))
+        # The previous step is checked while this one runs: the device is never left idle.
+        self._settle()
+        self._pending = metrics
+        self.position = position = position.stepped()
+        meter.add(batch)
+        self.display.tick(position.step_in_stage)
+        if position.step % self.config.train.log_every == 0:
+            self._log(stage, metrics, rate, meter)
+
+    def _after_step(self, stage: Stage, watch: SignalWatch) -> None:
+        """Evaluate, move on, save: whatever is due after this step; then stop if asked to."""
+        train, position = self.config.train, self.position
+        save = position.step % train.checkpoint_every == 0
+        score = None
+        if curriculum.evaluation_due(stage, position.step_in_stage, train.eval_every):
+            self._settle()
+            self.exact_match = self._evaluate(stage)
+            score = curriculum.score(stage.index, self.exact_match)
+            if curriculum.stage_ends(stage, position.step_in_stage, self.exact_match):
+                self._end_stage(stage, self.exact_match)
+                save = True
+        if save or watch.received is not None:
+            self._settle()
+        if watch.received is not None and self.position.stage < len(self.stages):
+            raise Interrupted(watch.received, self.position.step)
+
+    def _evaluate(self, stage: Stage) -> float:
+        started = time.monotonic()
+        if self._validation is None or self._validation[0] != stage.index:
+            samples = load_frozen(
+                stage.task, "validation", num_samples=self.config.train.eval_samples
+            )
+            self._validation = stage.index, samples
+        correct, total = self.evaluator(self.state.params, self._validation[1])
+        self.metrics.write(
+            self.position.step,
+            {
+                "stage": stage.index,
+                "exact_match": correct / total,
+                "samples": total,
+                "evaluation_seconds": time.monotonic() - started,
+            },
+        )
+        return correct / total
+
+    def _end_stage(self, stage: Stage, exact_match: float) -> None:
+        reached = exact_match >= stage.target
+        steps = self.position.step_in_stage
+        text = f"stage {stage.index + 1} ended after {steps:,} steps: exact match {exact_match:.4f}"
+        if not reached and stage.target <= 1.0:
+            text = f"warning: {text}, below its target of {stage.target}; going on all the same"
+        self.display.message(text)
+        self.metrics.write(
+            self.position.step,
+            {"stage": stage.index, "stage_steps": steps, "stage_reached": int(reached)},
+        )
+        self.position = self.position.advanced(exact_match, reached, self.seconds)
+        self.exact_match = None
+        if self.config.optimizer.reset_per_stage and self.position.stage < len(self.stages):
+            self.state = reset_optimizer(self.state, self.optimizer)
+
+    def _log(self, stage: Stage, metrics: StepMetrics, rate: float, meter: _Meter) -> None:
+        values = jax.device_get(metrics)
+        tokens_per_second, seconds_per_step = meter.read(self.position.step_in_stage)
+        self.metrics.write(
+            self.position.step,
+            {
+                "stage": stage.index,
+                "loss": float(values.loss),
+                "train_exact_match": float(values.exact_match),
+                "grad_norm": float(values.grad_norm),
+                "learning_rate": rate,
+                "tokens_per_second": tokens_per_second,
+                "seconds": self.seconds,
+            },
+        )
+        left = (stage.max_steps - self.position.step_in_stage) * seconds_per_step
+        self.display.status(
+            Status(
+                step=self.position.step,
+                step_in_stage=self.position.step_in_stage,
+                loss=float(values.loss),
+                exact_match=self.exact_match,
+                tokens_per_second=tokens_per_second,
+                seconds_left=left,
+            )
+        )
+
+    def _settle(self) -> None:
+        """Wait for the last step and refuse to go on where it was not finite."""
+        if self._pending is None:
+            return
+        metrics: Any = jax.device_get(self._pending)
+        self._pending = None
+        if np.isfinite(metrics.loss) and metrics.finite.all():
+            return
+        names = parameter_names(self.state.params)
+        wrong = [name for name, ok in zip(names, metrics.finite, strict=True) if not ok]
+        where = f"; first of {len(wrong)} such gradients: {', '.join(wrong[:3])}" if wrong else ""
+        stage = self.position.stage
+        raise NonFiniteError(
+            f"step {self.position.step} (stage {stage + 1}: {self.stages[stage].label}): "
+            f"loss = {float(metrics.loss)}, gradient norm = {float(metrics.grad_norm)}{where}; "
+            "stopped, the last checkpoint is from before it"
+        )
+
+
+class _Lines:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+
+class _Meter:
+    """Tokens and steps since the last reading."""
+
+    def __init__(self, step: int) -> None:
+        self._tokens = 0
+        self._step = step
+        self._since = time.monotonic()
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch, padding left out."""
+        segments = int(batch.context_mask.sum()) + int(batch.query_mask.sum())
+        self._tokens += segments * batch.context.shape[-1]
+
+    def read(self, step: int) -> tuple[float, float]:
+        """Tokens a second and seconds a step since the last reading, which starts a new one."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        result = self._tokens / seconds, seconds / max(1, step - self._step)
+        self._tokens, self._step, self._since = 0, step, time.monotonic()
+        return result

@@ -1,0 +1,69 @@
+"""AdamW, clipping and the learning-rate schedule.
+
+The optimizer is a transformation without a learning rate: the rate of every step is computed on
+the host by ``learning_rate`` and given to the training step. So a stage that ends early changes
+no compiled program, and the rate is a function of the position alone, nothing to be restored.
+"""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from armt_jax.config import CurriculumConfig, OptimizerConfig
+
+
+def create_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) behind clipping: all but the learning rate.
+
+    Weight decay applies to every parameter, as in the authors' code. ``apply_updates`` multiplies
+    by the rate.
+    """
+    clip = {
+        "norm": optax.clip_by_global_norm,
+        "value": optax.clip,
+        "none": lambda _: optax.identity(),
+    }[config.clip](config.clip_threshold)
+    return optax.chain(
+        clip,
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay),
+    )
+
+
+def apply_updates(params: optax.Params, updates: optax.Updates, rate: jax.Array) -> optax.Params:
+    """``params - rate * updates``, each leaf in its own dtype."""
+    return jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), params, updates)
+
+
+def learning_rate(
+    config: OptimizerConfig, curriculum: CurriculumConfig, stage: int, step_in_stage: int
+) -> float:
+    """Rate of the step that follows ``step_in_stage`` finished steps of ``stage`` (both from 0).
+
+    Linear warm-up, ``(i + 1) / warmup_steps`` at step i, so that no step has rate 0; then, with
+    the ``linear`` schedule, a straight line from 1 at the end of the warm-up to
+    ``final_fraction`` where the scope ends. Steps are counted by ``scope``:
+
+    - ``stage``: every stage warms up and decays over its own ``max_steps``;
+    - ``last_stage``: the run warms up once, holds, and decays over the last stage;
+    - ``run``: one schedule over the sum of all ``max_steps``. A stage that ends early skips its
+      remaining steps of the schedule: the rate of a stage does not depend on those before it.
+    """
+    before = sum(curriculum.max_steps[:stage])
+    if config.scope == "stage":
+        step, warmed, start, total = step_in_stage, step_in_stage, 0, curriculum.max_steps[stage]
+    elif config.scope == "run":
+        step = warmed = before + step_in_stage
+        start, total = 0, sum(curriculum.max_steps)
+    else:
+        warmed = before + step_in_stage
+        start = sum(curriculum.max_steps[:-1])
+        step, total = warmed, start + curriculum.max_steps[-1]
+    if warmed < config.warmup_steps:
+        return config.learning_rate * (warmed + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    start = max(start, config.warmup_steps)
+    passed = min(1.0, max(0.0, (step - start) / max(1, total - start)))
+    return config.learning_rate * (1.0 - (1.0 - config.final_fraction) * passed)

@@ -1,0 +1,48 @@
+"""What a training step carries: parameters, the optimizer's state, the number of steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from armt_jax.models.protocol import Params, SegmentModel
+
+
+class TrainState(NamedTuple):
+    """Attributes: parameters, optimizer state, and finished steps of the run (int32 scalar)."""
+
+    params: Params
+    opt_state: optax.OptState
+    step: jax.Array
+
+
+def create_state(
+    model: SegmentModel, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first step; parameters are a function of ``seed`` alone."""
+
+    def create(rng: jax.Array) -> TrainState:
+        params = model.init(rng)
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    # One program instead of hundreds of small ones: a second at start-up instead of several.
+    return jax.jit(create)(jax.random.key(seed))
+
+
+def reset_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+    """The same parameters and step with fresh moments."""
+    return state._replace(opt_state=jax.jit(optimizer.init)(state.params))
+
+
+def parameter_names(params: Params) -> list[str]:
+    """Names such as ``layers.block.attn.c_attn.kernel``, in the order of the leaves."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return [".".join(str(getattr(key, "key", key)) for key in path) for path, _ in paths]
+
+
+def count_parameters(params: Params) -> int:
+    """Number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

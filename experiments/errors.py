@@ -1,0 +1,85 @@
+"""How a command ends when something is wrong: one line on stderr and an exit code, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from armt_jax.config import ConfigError
+from armt_jax.training.interruption import Interrupted
+from armt_jax.training.loop import NonFiniteError
+
+USER_ERROR = 2
+FAILED = 1
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def describe_os_error(error: OSError) -> str:
+    """``runs/x: No space left on device``: the file first, no error number."""
+    reason = error.strerror or str(error)
+    name = error.filename
+    return f"{os.fspath(name) if name is not None else 'file system'}: {reason}"
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def run(command: Callable[[], None]) -> int:
+    """Run a command and turn what a user can mend into one line.
+
+    Returns:
+      0; 2 for a wrong setting, file or folder; 1 where training diverged; 128 + signal where it
+      was stopped. Anything else is a fault of the program and keeps its traceback.
+    """
+    try:
+        command()
+    except ConfigError as error:
+        complain(one_line(error))
+        return USER_ERROR
+    except NonFiniteError as error:
+        complain(one_line(error))
+        return FAILED
+    except Interrupted as error:
+        return 128 + error.signal_number
+    except KeyboardInterrupt:
+        complain(
+            "interrupted before the step was saved; the same command goes on from the last save"
+        )
+        return 128 + signal.SIGINT
+    except OSError as error:
+        complain(describe_os_error(error))
+        return USER_ERROR
+    return 0
+
+
+def parse_flags(argv: Sequence[str]) -> None:
+    """Parse the command line, turning every kind of complaint into a ``ConfigError``.
+
+    ``--config.field=value`` is checked by ml_collections, which raises errors of several types,
+    and a config file is a program that can raise anything of its own.
+
+    Raises:
+      ConfigError: one line.
+      SystemExit: 0 after ``--help``.
+    """
+    try:
+        rest = flags.FLAGS(list(argv))
+        flags.FLAGS.validate_all_flags()
+    except ConfigError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(one_line(error).strip("'\"")) from None
+    if len(rest) > 1:
+        raise ConfigError(
+            f"argument {rest[1]!r}: is no flag; every setting is given as --name=value"
+        )

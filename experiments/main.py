@@ -1,0 +1,44 @@
+"""Train and evaluate one experiment.
+
+    python -m experiments.main --config=configs/NAME.py[:VARIANT] [--workdir=FOLDER]
+
+Every field of the configuration can be replaced: ``--config.train.batch_size=32``.
+The same command again goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from armt_jax.config import ConfigError, from_config_dict
+from experiments import errors
+from experiments.train import train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Experiment: a file of configs/, with :VARIANT after it if wanted.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, instead of the configuration's own."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Parse the flags and run the experiment."""
+    errors.parse_flags(argv)
+    if _CONFIG.value is None:
+        raise ConfigError("--config is missing: must name a file such as configs/ar_remember.py")
+    config = from_config_dict(_CONFIG.value)
+    if _WORKDIR.value is not None:
+        config = dataclasses.replace(config, workdir=_WORKDIR.value)
+    train_and_evaluate(config)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(lambda: main(sys.argv)))

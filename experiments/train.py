@@ -1,0 +1,40 @@
+"""Training an experiment, then the report on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from armt_jax.config import ExperimentConfig
+from armt_jax.evaluation.figures import training_figure
+from armt_jax.evaluation.tables import print_table
+from armt_jax.evaluation.training_log import read_training_log
+from armt_jax.training.loop import Trainer
+from experiments import evaluate
+
+
+def train_and_evaluate(config: ExperimentConfig) -> None:
+    """Train to the end, evaluate, print a table and the result, write JSON and figures."""
+    folder = Path(config.workdir)
+    trainer = Trainer(config, folder)
+    result = trainer.run()
+    lengths = {*config.evaluation.num_pairs, config.task.num_pairs}
+    rows = evaluate.evaluate_lengths(
+        config,
+        result.state.params,
+        result.position.step,
+        config.task,
+        lengths,
+        config.evaluation.samples,
+    )
+    trained_pairs = max(config.curriculum.num_pairs)
+    evaluate.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)
+    labels = tuple(stage.label for stage in trainer.stages)
+    log = read_training_log(folder / "metrics.jsonl", stage_labels=labels)
+    training_figure(folder / "training.png", log)
+    print_table(rows, title=config.name)
+    row = next(row for row in rows if row.num_pairs == config.task.num_pairs)
+    print(
+        f"{config.name}: exact_match={row.exact_match:.3f} pairs={row.num_pairs} "
+        f"train_seconds={result.seconds:.0f}",
+        flush=True,
+    )
