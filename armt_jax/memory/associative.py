@@ -78,6 +78,33 @@ def gate(rule: MemoryRule, logits: jax.Array) -> jax.Array:
     return beta
 
 
+class Reads(NamedTuple):
+    """What features read from a memory, before it is normalised.
+
+    Attributes:
+      values: ``phi A [b, n, d]``.
+      weights: ``phi . z [b, n]``; None for a rule without ``z``.
+    """
+
+    values: jax.Array
+    weights: jax.Array | None
+
+
+def read(rule: MemoryRule, state: MemoryState, phi: jax.Array) -> Reads:
+    """Read features ``phi [b, n, k]`` from one layer's memory."""
+    values = jnp.einsum("bnk,bkd->bnd", phi, state.A)
+    if not rule.has_normaliser:
+        return Reads(values, None)
+    return Reads(values, jnp.einsum("bnk,bk->bn", phi, state.z))
+
+
+def normalised(rule: MemoryRule, reads: Reads) -> jax.Array:
+    """Eq. 4 from what was read: ``values / (weights + eps)``, ``[b, n, d]``."""
+    if reads.weights is None:
+        return reads.values
+    return reads.values / (reads.weights + rule.eps)[..., None]
+
+
 def recall(rule: MemoryRule, state: MemoryState, phi_q: jax.Array) -> jax.Array:
     """Eq. 4: ``y = A^T phi(q) / (z . phi(q) + eps)``; without normaliser ``y = A^T phi(q)``.
 
@@ -91,10 +118,7 @@ def recall(rule: MemoryRule, state: MemoryState, phi_q: jax.Array) -> jax.Array:
     Returns:
       ``[b, n, d]`` in the dtype of the state.
     """
-    y = jnp.einsum("bnk,bkd->bnd", phi_q, state.A)
-    if not rule.has_normaliser:
-        return y
-    return y / (jnp.einsum("bnk,bk->bn", phi_q, state.z) + rule.eps)[..., None]
+    return normalised(rule, read(rule, state, phi_q))
 
 
 class MemoryWrite(NamedTuple):
@@ -130,9 +154,15 @@ def update(
     Returns:
       The new state. ``gamma`` carries no gradient (Appendix F.1).
     """
-    old = jnp.einsum("bmk,bkd->bmd", phi_k, state.A)
-    z_dot_k = jnp.einsum("bmk,bk->bm", phi_k, state.z) if rule.has_normaliser else None
-    change = memory_write(rule, old, z_dot_k, state.written, phi_k, v, beta, write)
+    old = read(rule, state, phi_k)
+    change = memory_write(rule, old, state.written, phi_k, v, beta, write)
+    return apply_write(state, phi_k, change, write)
+
+
+def apply_write(
+    state: MemoryState, phi_k: jax.Array, change: MemoryWrite, write: jax.Array | None
+) -> MemoryState:
+    """``A += phi_k^T rows``, ``z += gamma phi_k`` (Eq. 3)."""
     A = state.A + jnp.einsum("bmk,bmd->bkd", phi_k, change.rows)
     z = state.z
     if change.gamma is not None:
@@ -149,8 +179,7 @@ def mark_written(written: jax.Array, write: jax.Array | None) -> jax.Array:
 
 def memory_write(
     rule: MemoryRule,
-    old: jax.Array,
-    z_dot_k: jax.Array | None,
+    old: Reads,
     written: jax.Array,
     phi_k: jax.Array,
     v: jax.Array,
@@ -166,12 +195,11 @@ def memory_write(
 
     Args:
       rule: the memory rule.
-      old: ``phi_k A [b, m, d]``, unnormalised.
-      z_dot_k: ``[b, m]``, None for a rule without ``z``.
+      old: what ``phi_k`` reads before the segment.
       written: ``[b]``, see ``MemoryState``.
       phi_k, v, beta, write: as in ``update``.
     """
-    dtype = old.dtype
+    dtype = old.values.dtype
     beta = beta.astype(dtype)
     if write is not None:
         beta = beta * write.astype(dtype)[:, None]
@@ -179,11 +207,11 @@ def memory_write(
     below = jnp.tril(jnp.einsum("bik,bjk->bij", phi_k, phi_k), -1) if sequential else None
 
     gamma, s = None, None
-    if z_dot_k is not None:
-        gamma = _gammas(rule, z_dot_k, below, phi_k, written)
+    if old.weights is not None:
+        gamma = _gammas(rule, old.weights, below, phi_k, written)
         if write is not None:
             gamma = gamma * write.astype(dtype)[:, None]
-        s = z_dot_k + rule.eps
+        s = old.weights + rule.eps
         if below is not None:
             s = s + jnp.einsum("bij,bj->bi", below, gamma)
 
@@ -191,7 +219,7 @@ def memory_write(
     if not rule.erase:
         return MemoryWrite(target, gamma)
     erase = beta if s is None else beta / s
-    rows = target - erase[..., None] * old
+    rows = target - erase[..., None] * old.values
     if below is not None:
         rows = _solve_unit_lower(erase[..., None] * below, rows)
     return MemoryWrite(rows, gamma)

@@ -194,28 +194,25 @@ class ARMT:
         attend = jnp.tril(jnp.ones((total, total), bool))[None] & columns[:, None, :]
         return x, SegmentContext(positions, attend, jnp.any(segment.mask, axis=1))
 
-    def recall(
-        self, params_l: Params, memory: associative.MemoryState, x: jax.Array
-    ) -> jax.Array:
-        """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
+    def query_features(self, params_l: Params, x: jax.Array) -> jax.Array:
+        """``phi(W_Q x)``: ``[b, n, d] -> [b, n, k]``."""
         projections = MemoryProjections(self.config)
         q = projections.apply({"params": params_l["memory"]}, x, method="query")
-        phi_q = associative.features(self.rule, jnp.asarray(q), self.config.nu)
+        return associative.features(self.rule, jnp.asarray(q), self.config.nu)
+
+    def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:
+        """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
+        phi_q = self.query_features(params_l, x)
         return x + associative.recall(self.rule, memory, phi_q).astype(x.dtype)
 
-    def update(
-        self,
-        params_l: Params,
-        memory: associative.MemoryState,
-        m: jax.Array,
-        write: jax.Array | None,
-    ) -> associative.MemoryState:
-        """The layer's memory after memory tokens ``m [b, m, d]`` are written (Eqs. 1-3)."""
+    def write_features(
+        self, params_l: Params, m: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Of memory tokens ``m [b, m, d]``: ``phi(W_K m)``, ``W_V m`` and ``beta`` (Eq. 1)."""
         projections = MemoryProjections(self.config)
         k, v, logits = projections.apply({"params": params_l["memory"]}, m, method="write")
         phi_k = associative.features(self.rule, k, self.config.nu)
-        beta = associative.gate(self.rule, logits)
-        return associative.update(self.rule, memory, phi_k, v, beta, write)
+        return phi_k, v, associative.gate(self.rule, logits)
 
     def apply_block(
         self,
@@ -253,8 +250,9 @@ class ARMT:
         """
         x = self.recall(params_l, memory, x)
         x, own = self.apply_block(params_l, x, context, past, last)
-        m = x[:, x.shape[1] - self.config.num_mem_tokens :]
-        return self.update(params_l, memory, m, context.write), x, own
+        phi_k, v, beta = self.write_features(params_l, x[:, -self.config.num_mem_tokens :])
+        memory = associative.update(self.rule, memory, phi_k, v, beta, context.write)
+        return memory, x, own
 
     def step(self, params: Params, state: ArmtState, segment: Segment) -> tuple[ArmtState, jax.Array]:
         """Read one segment. ``hidden [b, t, d]`` is the last block's output at the tokens."""

@@ -11,10 +11,11 @@ import numpy as np
 from armt_jax.config import ConfigError
 from armt_jax.models.armt import ARMT
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
+from armt_jax.recurrence.chunked import run_chunked
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 from armt_jax.recurrence.sequential import run_sequential
 
-SCHEDULES = ("sequential",)
+SCHEDULES = ("sequential", "chunked")
 
 
 def run_segments(
@@ -41,6 +42,8 @@ def run_segments(
     """
     if schedule not in SCHEDULES:
         raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
+    if schedule == "chunked":
+        return run_chunked(model, params, state, segments, need_hidden=need_hidden)
     return run_sequential(model, params, state, segments, remat=remat, need_hidden=need_hidden)
 
 
