@@ -15,6 +15,8 @@ import numpy as np
 from armt_jax.config import ConfigError
 
 NO_TOKEN = -1
+# Batches come from the host as NumPy arrays.
+Array = jax.Array | np.ndarray
 
 
 class MatchCount(NamedTuple):
@@ -58,7 +60,7 @@ def predicting_positions(length: int, value_size: int) -> np.ndarray:
     return (position >= length - 1 - answer) & (position < length - 1)
 
 
-def predicted_tokens(logits: jax.Array) -> jax.Array:
+def predicted_tokens(logits: Array) -> jax.Array:
     """Likeliest next token after each position: ``[..., t, v] -> [..., t]`` int32.
 
     Ties go to the lowest id. A row with a NaN gives ``NO_TOKEN``, which matches nothing: argmax
@@ -68,7 +70,7 @@ def predicted_tokens(logits: jax.Array) -> jax.Array:
     return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.int32(NO_TOKEN), tokens)
 
 
-def exact_match(predicted: jax.Array, tokens: jax.Array, value_size: int) -> jax.Array:
+def exact_match(predicted: Array, tokens: Array, value_size: int) -> jax.Array:
     """Whether each query's whole answer is predicted, from teacher-forced predictions.
 
     The logits come from one pass over the query *with its right answer in place* (teacher
@@ -104,12 +106,12 @@ def exact_match(predicted: jax.Array, tokens: jax.Array, value_size: int) -> jax
     return jnp.all(right, axis=-1)
 
 
-def exact_match_from_logits(logits: jax.Array, tokens: jax.Array, value_size: int) -> jax.Array:
+def exact_match_from_logits(logits: Array, tokens: Array, value_size: int) -> jax.Array:
     """``exact_match`` of logits ``[..., t, v]`` against ``tokens [..., t]``; bool ``[...]``."""
     return exact_match(predicted_tokens(logits), tokens, value_size)
 
 
-def count_matches(matches: jax.Array, real: jax.Array | None = None) -> MatchCount:
+def count_matches(matches: Array, real: Array | None = None) -> MatchCount:
     """Exact answers and queries, over all axes.
 
     Args:
