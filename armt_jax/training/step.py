@@ -88,12 +88,13 @@ def train_step(
     scores, grads = accumulate_gradients(model, state.params, batch, value_size, grad_accum)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = apply_updates(state.params, updates, rate)
+    leaves = jax.tree.leaves(grads)
     queries = jnp.maximum(scores.matches.total, 1).astype(jnp.float32)
     metrics = StepMetrics(
         loss=scores.loss / (queries * answer_length(value_size)),
         exact_match=scores.matches.correct / queries,
-        grad_norm=optax.global_norm(grads),
-        finite=jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(grads)]),
+        grad_norm=jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves)),
+        finite=jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]),
     )
     return TrainState(params, opt_state, state.step + 1), metrics
 
