@@ -17,6 +17,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help check-python install quickstart test test-all lint format lock clean
 # A failed install must not leave a stamp that calls it done.
 .DELETE_ON_ERROR:
+# Nor does a stamp count where the interpreter it stands for has gone.
+ifneq ($(shell test -x $(BIN)/python && echo yes),yes)
+.PHONY: $(STAMP)
+endif
 
 help: ## List the targets
 	@echo "armt_jax: the Associative Recurrent Memory Transformer in JAX"
@@ -40,6 +44,7 @@ check-python:
 	esac
 
 install: $(STAMP) ## Build .venv from requirements-lock.txt (again only where that changed)
+	@echo "Environment: $(VENV), $$($(BIN)/python --version)"
 
 $(STAMP): requirements-lock.txt requirements.txt pyproject.toml
 	@if [ -x $(BIN)/python ]; then \
@@ -49,9 +54,9 @@ $(STAMP): requirements-lock.txt requirements.txt pyproject.toml
 	  $(MAKE) --no-print-directory check-python; \
 	fi
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-	  echo "== Creating $(VENV)"; "$(PYTHON)" -m venv $(VENV); \
+	  echo "== Creating $(VENV)"; "$(PYTHON)" -m venv --clear $(VENV); \
 	fi
-	@echo "== Installing the locked packages (about 300 MB to fetch, one to five minutes)"
+	@echo "== Installing the locked packages (340 MB to fetch, 1.4 GB on disk; one to five minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lock.txt
 	@echo "== Installing armt_jax itself, editable"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
