@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-
-from absl import flags
+from collections.abc import Callable
 
 from armt_jax.config import ConfigError
 from armt_jax.training.interruption import Interrupted
@@ -60,26 +58,3 @@ def run(command: Callable[[], None]) -> int:
         complain(describe_os_error(error))
         return USER_ERROR
     return 0
-
-
-def parse_flags(argv: Sequence[str]) -> None:
-    """Parse the command line, turning every kind of complaint into a ``ConfigError``.
-
-    ``--config.field=value`` is checked by ml_collections, which raises errors of several types,
-    and a config file is a program that can raise anything of its own.
-
-    Raises:
-      ConfigError: one line.
-      SystemExit: 0 after ``--help``.
-    """
-    try:
-        rest = flags.FLAGS(list(argv))
-        flags.FLAGS.validate_all_flags()
-    except ConfigError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(one_line(error).strip("'\"")) from None
-    if len(rest) > 1:
-        raise ConfigError(
-            f"argument {rest[1]!r}: is no flag; every setting is given as --name=value"
-        )

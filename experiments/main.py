@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from armt_jax.config import ConfigError, from_config_dict
 from experiments import errors
+from experiments.command_line import parse_flags
 from experiments.train import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,7 +32,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Parse the flags and run the experiment."""
-    errors.parse_flags(argv)
+    parse_flags(argv)
     if _CONFIG.value is None:
         raise ConfigError("--config is missing: must name a file such as configs/ar_remember.py")
     config = from_config_dict(_CONFIG.value)
