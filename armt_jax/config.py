@@ -47,6 +47,11 @@ class ModelConfig:
     the number of learned positions of a GPT-2 before any wrapping: without ``wrap_pos`` the
     tokens and the memory tokens of one segment share them, with it memory tokens get
     ``num_mem_tokens`` rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head.
+    ``initializer_range`` is the standard deviation of embeddings and weight matrices at
+    initialisation (Hugging Face's name and, at 0.02, its value, meant for width 768). Recall reads
+    the residual stream without a norm, so a narrow model that starts at 0.02 remembers next to
+    nothing at first: its features are far below ``eps``, and little of a segment reaches its
+    memory tokens (``BUILD_NOTES.md``).
     ``dtype`` is the dtype of the computation, ``None`` following the parameters;
     the memory state is never narrower than float32.
     """
@@ -67,6 +72,7 @@ class ModelConfig:
     rotary_base: float = 10000.0
     layer_norm_eps: float = 1e-5
     d_ff: int | None = None
+    initializer_range: float = 0.02
     dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +97,12 @@ class ModelConfig:
         )
         _require(
             0.0 < self.rotary_pct <= 1.0, "model.rotary_pct", self.rotary_pct, "must be in (0, 1]"
+        )
+        _require(
+            self.initializer_range > 0,
+            "model.initializer_range",
+            self.initializer_range,
+            "must be positive",
         )
         if self.dtype is not None:
             _one_of("model.dtype", self.dtype, DTYPES)

@@ -43,7 +43,8 @@ def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: i
     tokens = jnp.swapaxes(batch.context, 0, 1)
     mask = jnp.broadcast_to(batch.context_mask.T[:, :, None], tokens.shape)
     state = model.init_state(batch.context.shape[0])
-    state, _ = run_segments(model, params, state, Segment(tokens, mask), need_hidden=False)
+    segments = Segment(tokens, mask)
+    state, _ = run_segments(model, params, state, segments, schedule="auto", need_hidden=False)
     asked = Segment(batch.queries, jnp.ones(batch.queries.shape, bool))
     start = batch.queries.shape[-1] - answer_length(value_size)
     hidden = model.ask(params, state, asked)[:, :, start - 1 : -1]

@@ -194,25 +194,23 @@ class ARMT:
         attend = jnp.tril(jnp.ones((total, total), bool))[None] & columns[:, None, :]
         return x, SegmentContext(positions, attend, jnp.any(segment.mask, axis=1))
 
-    def query_features(self, params_l: Params, x: jax.Array) -> jax.Array:
-        """``phi(W_Q x)``: ``[b, n, d] -> [b, n, k]``."""
+    def query(self, params_l: Params, x: jax.Array) -> jax.Array:
+        """``W_Q x``: ``[b, n, d] -> [b, n, d_mem]``."""
         projections = MemoryProjections(self.config)
-        q = projections.apply({"params": params_l["memory"]}, x, method="query")
-        return associative.features(self.rule, jnp.asarray(q), self.config.nu)
+        return jnp.asarray(projections.apply({"params": params_l["memory"]}, x, method="query"))
+
+    def key_value_gate(
+        self, params_l: Params, m: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Of memory tokens ``m [b, m, d]``: ``W_K m``, ``W_V m`` and ``beta`` (Eq. 1)."""
+        projections = MemoryProjections(self.config)
+        k, v, logits = projections.apply({"params": params_l["memory"]}, m, method="write")
+        return k, v, associative.gate(self.rule, logits)
 
     def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:
         """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
-        phi_q = self.query_features(params_l, x)
+        phi_q = associative.features(self.rule, self.query(params_l, x), self.config.nu)
         return x + associative.recall(self.rule, memory, phi_q).astype(x.dtype)
-
-    def write_features(
-        self, params_l: Params, m: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of memory tokens ``m [b, m, d]``: ``phi(W_K m)``, ``W_V m`` and ``beta`` (Eq. 1)."""
-        projections = MemoryProjections(self.config)
-        k, v, logits = projections.apply({"params": params_l["memory"]}, m, method="write")
-        phi_k = associative.features(self.rule, k, self.config.nu)
-        return phi_k, v, associative.gate(self.rule, logits)
 
     def apply_block(
         self,
@@ -250,7 +248,8 @@ class ARMT:
         """
         x = self.recall(params_l, memory, x)
         x, own = self.apply_block(params_l, x, context, past, last)
-        phi_k, v, beta = self.write_features(params_l, x[:, -self.config.num_mem_tokens :])
+        k, v, beta = self.key_value_gate(params_l, x[:, -self.config.num_mem_tokens :])
+        phi_k = associative.features(self.rule, k, self.config.nu)
         memory = associative.update(self.rule, memory, phi_k, v, beta, context.write)
         return memory, x, own
 

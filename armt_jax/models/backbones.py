@@ -26,7 +26,6 @@ class Backbone:
       learned_positions: whether there is a table ``wpe [n, d]``.
       norm: name of the final layer norm.
       head: name of the output matrix ``[d, v]``; None where it is the token embedding's transpose.
-      embedding_stddev: standard deviation of token embeddings at initialisation.
     """
 
     block: type[nn.Module]
@@ -34,7 +33,6 @@ class Backbone:
     learned_positions: bool
     norm: str
     head: str | None
-    embedding_stddev: float = 0.02
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -46,17 +44,18 @@ BACKBONES: dict[str, Backbone] = {
 def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
     """Token embedding, positions where learned, and the memory tokens ``[m, d]``.
 
-    Memory tokens are drawn with the token embedding's standard deviation, and the rows that
-    ``wrap_pos`` adds to the positions from N(0, 1), both as the authors' code does.
+    Tokens and positions are normal with ``config.initializer_range``. Memory tokens are drawn with
+    the token embedding's standard deviation, and the rows that ``wrap_pos`` adds to the positions
+    from N(0, 1), both as the authors' code does.
     """
     backbone = BACKBONES[config.backbone]
     tokens_rng, positions_rng, extra_rng, memory_rng = jax.random.split(rng, 4)
     shape = (config.vocab_size, config.d_model)
-    tokens = backbone.embedding_stddev * jax.random.normal(tokens_rng, shape, dtype)
+    tokens = config.initializer_range * jax.random.normal(tokens_rng, shape, dtype)
     params: Params = {backbone.embedding: tokens}
     if backbone.learned_positions:
         shape = (config.n_positions, config.d_model)
-        positions = backbone.embedding_stddev * jax.random.normal(positions_rng, shape, dtype)
+        positions = config.initializer_range * jax.random.normal(positions_rng, shape, dtype)
         if config.wrap_pos:
             extra = jax.random.normal(extra_rng, (config.num_mem_tokens, config.d_model), dtype)
             positions = jnp.concatenate([positions, extra])
@@ -73,7 +72,7 @@ def init_head(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) 
     params: Params = {backbone.norm: {"scale": scale, "bias": bias}}
     if backbone.head is not None:
         shape = (config.d_model, config.vocab_size)
-        params[backbone.head] = 0.02 * jax.random.normal(rng, shape, dtype)
+        params[backbone.head] = config.initializer_range * jax.random.normal(rng, shape, dtype)
     return params
 
 

@@ -22,7 +22,7 @@ class _Attention(nn.Module):
         heads = (*x.shape[:2], cfg.n_head, cfg.head_dim)
         qkv = nn.Dense(
             3 * cfg.d_model,
-            kernel_init=nn.initializers.normal(0.02),
+            kernel_init=nn.initializers.normal(cfg.initializer_range),
             dtype=x.dtype,
             param_dtype=self.param_dtype,
             name="c_attn",
@@ -31,7 +31,7 @@ class _Attention(nn.Module):
         out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
         out = nn.Dense(
             cfg.d_model,
-            kernel_init=nn.initializers.normal(0.02 / (2 * cfg.n_layer) ** 0.5),
+            kernel_init=nn.initializers.normal(cfg.initializer_range / (2 * cfg.n_layer) ** 0.5),
             dtype=x.dtype,
             param_dtype=self.param_dtype,
             name="c_proj",
@@ -48,14 +48,14 @@ class _Mlp(nn.Module):
         cfg = self.config
         hidden = nn.Dense(
             cfg.ff_dim,
-            kernel_init=nn.initializers.normal(0.02),
+            kernel_init=nn.initializers.normal(cfg.initializer_range),
             dtype=x.dtype,
             param_dtype=self.param_dtype,
             name="c_fc",
         )(x)
         return nn.Dense(
             cfg.d_model,
-            kernel_init=nn.initializers.normal(0.02 / (2 * cfg.n_layer) ** 0.5),
+            kernel_init=nn.initializers.normal(cfg.initializer_range / (2 * cfg.n_layer) ** 0.5),
             dtype=x.dtype,
             param_dtype=self.param_dtype,
             name="c_proj",

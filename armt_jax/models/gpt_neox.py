@@ -9,8 +9,6 @@ from flax import linen as nn
 from armt_jax.config import ModelConfig
 from armt_jax.models.attention import KeyValues, SegmentContext, append, attention, rotary, tail
 
-_INIT = nn.initializers.normal(0.02)
-
 
 class _Attention(nn.Module):
     config: ModelConfig
@@ -21,7 +19,8 @@ class _Attention(nn.Module):
         self, x: jax.Array, context: SegmentContext, past: KeyValues | None, last: int | None
     ) -> tuple[jax.Array, KeyValues]:
         cfg = self.config
-        kind = {"kernel_init": _INIT, "dtype": x.dtype, "param_dtype": self.param_dtype}
+        init = nn.initializers.normal(cfg.initializer_range)
+        kind = {"kernel_init": init, "dtype": x.dtype, "param_dtype": self.param_dtype}
         qkv = nn.Dense(3 * cfg.d_model, **kind, name="query_key_value")(x)
         # The reference lays the output out per head as [q | k | v].
         qkv = qkv.reshape(*x.shape[:2], cfg.n_head, 3 * cfg.head_dim)
@@ -40,10 +39,12 @@ class _Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kind = {"kernel_init": _INIT, "dtype": x.dtype, "param_dtype": self.param_dtype}
-        hidden = nn.Dense(self.config.ff_dim, **kind, name="dense_h_to_4h")(x)
+        cfg = self.config
+        init = nn.initializers.normal(cfg.initializer_range)
+        kind = {"kernel_init": init, "dtype": x.dtype, "param_dtype": self.param_dtype}
+        hidden = nn.Dense(cfg.ff_dim, **kind, name="dense_h_to_4h")(x)
         hidden = jax.nn.gelu(hidden, approximate=False)
-        return nn.Dense(self.config.d_model, **kind, name="dense_4h_to_h")(hidden)
+        return nn.Dense(cfg.d_model, **kind, name="dense_4h_to_h")(hidden)
 
 
 class GPTNeoXBlock(nn.Module):

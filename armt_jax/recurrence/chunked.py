@@ -97,17 +97,17 @@ def _chunk_forward(
     taps = _zero_taps(model, chunk, memories)
 
     def run(params: Params, taps: Any) -> tuple[Any, Any]:
-        logs, written, hidden, phis = _read_chunk(
+        logs, written, hidden, readers = _read_chunk(
             model, need_hidden, memories, chunk, params, taps
         )
-        return (logs, hidden), (written, phis)
+        return (logs, hidden), (written, readers)
 
-    (logs, hidden), pullback, (written, phis) = jax.vjp(run, params, taps, has_aux=True)
-    return (_commit(memories, logs, written), hidden), (pullback, logs, phis)
+    (logs, hidden), pullback, (written, readers) = jax.vjp(run, params, taps, has_aux=True)
+    return (_commit(memories, logs, written), hidden), (pullback, logs, readers)
 
 
 def _chunk_backward(model: ARMT, need_hidden: bool, residuals: Any, cotangents: Any) -> Any:
-    pullback, logs, phis = residuals
+    pullback, logs, readers = residuals
     (d_A, d_z, _), d_hidden = cotangents
     d_logs = _Log(
         K=jnp.einsum("lbrd,lbkd->lbrk", logs.U, d_A),
@@ -117,7 +117,8 @@ def _chunk_backward(model: ARMT, need_hidden: bool, residuals: Any, cotangents: 
     if logs.gamma is not None:
         d_logs = d_logs._replace(K=d_logs.K + logs.gamma[..., None] * d_z[:, :, None, :])
     d_params, d_taps = pullback((d_logs, d_hidden))
-    for phi, tap in zip(phis, d_taps, strict=True):
+    for reader, tap in zip(readers, d_taps, strict=True):
+        phi = associative.features(model.rule, reader, model.config.nu)
         # All reads of all segments of the chunk at once: [c, l, b, n, .] -> [l, b, k, d].
         d_A = d_A + jnp.einsum("clbnk,clbnd->lbkd", phi, tap.values)
         if tap.weights is not None:
@@ -158,7 +159,7 @@ def _read_chunk(
     params: Params,
     taps: Any,
 ) -> tuple[_Log, jax.Array, jax.Array | None, Any]:
-    """Logs ``[l, b, c m, .]``, ``written``, hidden ``[c, b, t, d]``, and the features that read."""
+    """Logs ``[l, b, c m, .]``, ``written``, hidden ``[c, b, t, d]``, and what read before ``phi``."""
     cfg, rule = model.config, model.rule
     count, batch, length = chunk.tokens.shape
     rows, dtype = count * cfg.num_mem_tokens, memories.A.dtype
@@ -173,26 +174,26 @@ def _read_chunk(
         logs, written = carry
         index, piece, tap = scanned
         x, context = model.embed(params, piece)
-        out_logs, phis = [], []
+        out_logs, readers = [], []
         for l, params_l in enumerate(layers):
             memory = MemoryState(memories.A[l], memories.z[l], written)
             last = cfg.num_mem_tokens if l == cfg.n_layer - 1 and not need_hidden else None
             tap_l = None if tap is None else jax.tree.map(lambda leaf, l=l: leaf[l], tap)
-            x, log, phi = _layer(
+            x, log, reader = _layer(
                 model, params_l, memory, logs[l], tap_l, x, context, index, last
             )
             out_logs.append(log)
-            phis.append(phi)
+            readers.append(reader)
         written = associative.mark_written(written, context.write)
         hidden = x[:, :length] if need_hidden else None
-        kept = None if tap is None else jax.tree.map(lambda *p: jnp.stack(p), *phis)
+        kept = None if tap is None else jax.tree.map(lambda *p: jnp.stack(p), *readers)
         return (out_logs, written), (hidden, kept)
 
     body = jax.checkpoint(segment, policy=_POLICY, prevent_cse=False)
     carry = ([empty] * cfg.n_layer, memories.written[0])
-    (logs, written), (hidden, phis) = lax.scan(body, carry, (jnp.arange(count), chunk, taps))
+    (logs, written), (hidden, readers) = lax.scan(body, carry, (jnp.arange(count), chunk, taps))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *logs)
-    return stacked, jnp.broadcast_to(written[None], memories.written.shape), hidden, phis
+    return stacked, jnp.broadcast_to(written[None], memories.written.shape), hidden, readers
 
 
 def _layer(
@@ -208,17 +209,19 @@ def _layer(
 ) -> tuple[jax.Array, _Log, Any]:
     rule = model.rule
     tap_q, tap_k = (None, None) if taps is None else taps
-    phi_q = model.query_features(params_l, x)
+    q = model.query(params_l, x)
+    phi_q = associative.features(rule, q, model.config.nu)
     x = x + associative.normalised(rule, _read(rule, memory, log, phi_q, tap_q)).astype(x.dtype)
     x, _ = model.apply_block(params_l, x, context, None, last)
-    phi_k, v, beta = model.write_features(params_l, x[:, -model.config.num_mem_tokens :])
+    k, v, beta = model.key_value_gate(params_l, x[:, -model.config.num_mem_tokens :])
+    phi_k = associative.features(rule, k, model.config.nu)
     old = _read(rule, memory, log, phi_k, tap_k)
     change = associative.memory_write(rule, old, memory.written, phi_k, v, beta, context.write)
     start = index * phi_k.shape[1]
     put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
     gamma = None if change.gamma is None else put(log.gamma, change.gamma)
     log = _Log(put(log.K, phi_k), put(log.U, change.rows), gamma)
-    return x, log, (phi_q, phi_k)
+    return x, log, (q, k)
 
 
 def _read(rule: Any, memory: MemoryState, log: _Log, phi: jax.Array, tap: Reads | None) -> Reads:

@@ -15,7 +15,7 @@ from armt_jax.recurrence.chunked import run_chunked
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 from armt_jax.recurrence.sequential import run_sequential
 
-SCHEDULES = ("sequential", "chunked")
+SCHEDULES = ("sequential", "chunked", "auto")
 
 
 def run_segments(
@@ -33,8 +33,10 @@ def run_segments(
     Args:
       model, params, state: see ``SegmentModel``.
       segments: stacked along axis 0; a row of a segment without any token leaves its memory alone.
-      schedule: ``sequential``.
-      remat: recompute each segment in the backward pass, keeping only the states between them.
+      schedule: ``sequential``; ``chunked`` (the same values and gradients, faster to train, for
+        ARMT without a sliding window); ``auto``: ``chunked`` where the model can.
+      remat: recompute each segment in the backward pass, keeping only the states between them
+        (sequential schedule; the chunked one keeps no state of A's size per segment anyway).
       need_hidden: False where only the final state matters.
 
     Returns:
@@ -42,7 +44,12 @@ def run_segments(
     """
     if schedule not in SCHEDULES:
         raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
-    if schedule == "chunked":
+    can_chunk = isinstance(model, ARMT) and state.window is None
+    if schedule == "chunked" and not can_chunk:
+        raise ConfigError(
+            "schedule = 'chunked': needs a memory of low-rank updates (ARMT without sliding window)"
+        )
+    if isinstance(model, ARMT) and can_chunk and schedule != "sequential":
         return run_chunked(model, params, state, segments, need_hidden=need_hidden)
     return run_sequential(model, params, state, segments, remat=remat, need_hidden=need_hidden)
 
