@@ -1,0 +1,49 @@
+"""What this machine can do, measured beside every benchmark: sgemm peak, peak memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def sgemm_flops_per_second(size: int = 2048, repeats: int = 5) -> float:
+    """Best rate of a float32 matrix product of ``size`` in this process, in FLOP/s."""
+    a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    best = min(_seconds(lambda: product(a).block_until_ready()) for _ in range(repeats))
+    return 2.0 * size**3 / best
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def peak_memory_bytes() -> int:
+    """The accelerator's peak where it keeps one, else the largest resident size of this process."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def description() -> dict[str, Any]:
+    """The device and versions a figure belongs to."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,131 @@
+"""Time and memory of one training step at the paper's retrieval size.
+
+    python -m benchmarks.train_step --pairs=50 --batch=32 --json
+
+The model is that of Appendix E (4 layers, width 128, 4 heads, d_mem 32, 4 memory tokens); a step
+reads ``pairs`` segments, asks ``queries`` of them, and updates the parameters with AdamW. The last
+line is one JSON object: ``seconds`` (median of the timed steps), ``tokens_per_second``,
+``peak_memory_bytes`` and ``sgemm_share``, the share of the machine's own sgemm peak (measured in
+the same process) by the operations the step must do (forward once, backward twice).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from armt_jax.config import ModelConfig, OptimizerConfig
+from armt_jax.models import create_model
+from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch
+from armt_jax.training.optimizer import create_optimizer
+from armt_jax.training.state import create_state
+from armt_jax.training.step import jit_train_step
+from benchmarks import flops, machine
+
+_PAIRS = flags.DEFINE_integer("pairs", 50, "context segments", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 32, "contexts per step", lower_bound=1)
+_QUERIES = flags.DEFINE_integer("queries", 1, "queries per context (0: every key)", lower_bound=0)
+_KEY_SIZE = flags.DEFINE_integer("key_size", 2, "digits of a key", lower_bound=1)
+_BACKBONE = flags.DEFINE_enum("backbone", "gpt2", ["gpt2", "gpt_neox"], "block")
+_RULE = flags.DEFINE_string("rule", "armt", "memory rule")
+_STEPS = flags.DEFINE_integer("steps", 10, "timed steps", lower_bound=1)
+_JSON = flags.DEFINE_bool("json", False, "print only the JSON line")
+
+OPTIMIZER = OptimizerConfig(
+    learning_rate=3e-4,
+    weight_decay=1e-3,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    warmup_steps=0,
+    schedule="constant",
+    scope="run",
+    final_fraction=1.0,
+    reset_per_stage=False,
+    clip="value",
+    clip_threshold=1.0,
+)
+
+
+def measure(
+    config: ModelConfig, task: AssociativeRetrieval, batch_size: int, steps: int
+) -> dict[str, float]:
+    """Median seconds of a step and what follows from them."""
+    model, optimizer = create_model(config), create_optimizer(OPTIMIZER)
+    state = create_state(model, optimizer, 0)
+    rng = np.random.default_rng(0)
+    samples = [task.sample(rng) for _ in range(batch_size)]
+    batch = jax.device_put(Batch(*(np.stack(leaves) for leaves in zip(*samples, strict=True))))
+    step = jit_train_step(model, optimizer, task.value_size, 1)
+    started = time.perf_counter()
+    state, metrics = step(state, batch, np.float32(3e-4))
+    metrics.loss.block_until_ready()
+    compile_seconds = time.perf_counter() - started
+    times = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        state, metrics = step(state, batch, np.float32(3e-4))
+        jax.block_until_ready(state)
+        times.append(time.perf_counter() - started)
+    peak_memory = machine.peak_memory_bytes()
+    length, queries = task.segment_length, task.max_queries
+    work = task.num_pairs * flops.context_flops(config, length)
+    work += queries * flops.query_flops(config, length, task.value_size + 1)
+    work *= 3 * batch_size
+    seconds = statistics.median(times)
+    peak = machine.sgemm_flops_per_second()
+    return {
+        "seconds": seconds,
+        "seconds_min": min(times),
+        "seconds_max": max(times),
+        "compile_seconds": compile_seconds,
+        "tokens_per_second": batch_size * (task.num_pairs + queries) * length / seconds,
+        "peak_memory_bytes": peak_memory,
+        "flops": work,
+        "sgemm_flops_per_second": peak,
+        "sgemm_share": work / seconds / peak,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Measure one size and print it."""
+    del argv
+    config = ModelConfig(
+        backbone=_BACKBONE.value,
+        n_layer=4,
+        n_head=4,
+        d_model=128,
+        vocab_size=128,
+        n_positions=32,
+        num_mem_tokens=4,
+        d_mem=32,
+        rule=_RULE.value,
+    )
+    task = AssociativeRetrieval("remember", _PAIRS.value, _KEY_SIZE.value, 1, _QUERIES.value, False)
+    result = measure(config, task, _BATCH.value, _STEPS.value)
+    result = {
+        "benchmark": "train_step",
+        "pairs": _PAIRS.value,
+        "batch": _BATCH.value,
+        "queries": task.max_queries,
+        "rule": _RULE.value,
+        "backbone": _BACKBONE.value,
+        **machine.description(),
+        **result,
+    }
+    if not _JSON.value:
+        print(
+            f"{result['seconds']:.3f} s a step, {result['tokens_per_second']:,.0f} tokens/s, "
+            f"{result['peak_memory_bytes'] / 2**30:.2f} GiB peak, "
+            f"{100 * result['sgemm_share']:.0f} % of the machine's sgemm"
+        )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    app.run(main)
