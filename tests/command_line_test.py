@@ -41,4 +41,5 @@ def test_a_wrong_command_line_is_one_clear_line(arguments: list[str], named: lis
 
 
 def test_a_variant_is_loaded() -> None:
-    assert load_config(f"{ROOT}/configs/ar_remember.py:quickstart").task.num_pairs == 15
+    config = load_config(f"{ROOT}/configs/ar_remember.py:quickstart").to_dict()
+    assert config["task"]["num_pairs"] == 15

@@ -11,6 +11,7 @@ import jax
 import optax
 
 from armt_jax.config import CurriculumConfig, OptimizerConfig
+from armt_jax.models.protocol import Params
 
 
 def create_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -31,7 +32,7 @@ def create_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def apply_updates(params: optax.Params, updates: optax.Updates, rate: jax.Array) -> optax.Params:
+def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
     """``params - rate * updates``, each leaf in its own dtype."""
     return jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), params, updates)
 
