@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from armt_jax.config import ConfigError
+from armt_jax.training.checkpoints import CheckpointError
 from armt_jax.training.interruption import Interrupted
 from armt_jax.training.loop import NonFiniteError
 
@@ -41,18 +42,17 @@ def run(command: Callable[[], None]) -> int:
     """
     try:
         command()
-    except ConfigError as error:
+    except (ConfigError, CheckpointError) as error:
         complain(one_line(error))
         return USER_ERROR
     except NonFiniteError as error:
         complain(one_line(error))
         return FAILED
     except Interrupted as error:
+        print(f"{one_line(error)}, saved; the same command goes on from there", file=sys.stderr)
         return 128 + error.signal_number
     except KeyboardInterrupt:
-        complain(
-            "interrupted before the step was saved; the same command goes on from the last save"
-        )
+        complain("interrupted; the same command goes on from the last checkpoint")
         return 128 + signal.SIGINT
     except OSError as error:
         complain(describe_os_error(error))

@@ -1,74 +1,93 @@
-"""Exact match of trained parameters per number of pairs: rows, table, JSON and figures."""
+"""Evaluate a checkpoint of a run at any number of pairs.
+
+    python -m experiments.evaluate --workdir=runs/ar_remember --pairs=10,50,100 [--step=best]
+
+Prints a table, and writes JSON and figures into the ``evaluation`` folder of the run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import sys
 from pathlib import Path
+from typing import Any
 
-from armt_jax.config import ExperimentConfig, TaskConfig
-from armt_jax.evaluation.evaluate import Evaluator
-from armt_jax.evaluation.figures import capacity_figure, exact_match_figure
-from armt_jax.evaluation.results import ResultRow, git_commit, result_row, write_results
+from absl import flags
+
+from armt_jax.config import ConfigError, ExperimentConfig, TaskConfig
+from armt_jax.evaluation.tables import print_table
 from armt_jax.models import create_model
-from armt_jax.models.protocol import Params
-from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
-from armt_jax.tasks.frozen_sets import frozen_size, load_frozen
-from armt_jax.training.state import count_parameters
+from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
+from armt_jax.training.optimizer import create_optimizer
+from armt_jax.training.state import abstract_state
+from armt_jax.training.workdir import read_config
+from experiments import errors, report
+from experiments.command_line import parse_flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_PAIRS = flags.DEFINE_string("pairs", None, "Numbers of pairs, such as 10,50,100.")
+_STEP = flags.DEFINE_string("step", LATEST, "Checkpoint: latest, best, or a step.")
+_SAMPLES = flags.DEFINE_integer("samples", None, "Contexts per number of pairs.")
+_VARIANT = flags.DEFINE_string("variant", None, "remember or rewrite, instead of the run's task.")
+_KEY_SIZE = flags.DEFINE_integer("key_size", None, "Digits of a key, instead of the run's task.")
 
 
-def evaluate_lengths(
-    config: ExperimentConfig,
-    params: Params,
-    step: int,
-    task: TaskConfig,
-    lengths: Iterable[int],
-    samples: int,
-) -> list[ResultRow]:
-    """A row for every number of pairs: unseen contexts of the test set, one query each.
-
-    A set that has fewer contexts than ``samples`` is used whole.
-    """
-    model = create_model(config.model)
-    evaluator = Evaluator(model, task.value_size, min(config.evaluation.batch_size, samples))
-    commit, num_params = git_commit(), count_parameters(params)
-    rows = []
-    for num_pairs in sorted(set(lengths)):
-        sizes = dataclasses.replace(task, num_pairs=num_pairs)
-        frozen = AssociativeRetrieval(
-            **dataclasses.asdict(sizes), num_queries=1, random_num_pairs=False
-        )
-        count = min(samples, frozen_size(frozen, "test"))
-        correct, asked = evaluator(params, load_frozen(frozen, "test", num_samples=count))
-        row = result_row(
-            **dataclasses.asdict(sizes),
-            model=model_name(config),
-            rule=config.model.rule,
-            num_params=num_params,
-            samples=asked,
-            correct=correct,
-            seed=config.seed,
-            step=step,
-            commit=commit,
-        )
-        rows.append(row)
-    return rows
+def main(argv: list[str]) -> None:
+    """Parse the flags, evaluate and report."""
+    parse_flags(argv)
+    if not _WORKDIR.value:
+        raise ConfigError("--workdir is missing: must name the folder of a run")
+    folder = Path(_WORKDIR.value)
+    config = read_config(folder)
+    task = _task(config)
+    lengths = config.evaluation.num_pairs if _PAIRS.value is None else _numbers(_PAIRS.value)
+    samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
+    if samples < 1:
+        raise ConfigError(f"--samples = {samples}: must be at least 1")
+    for num_pairs in lengths:
+        dataclasses.replace(task, num_pairs=num_pairs)
+    found = _restore(config, folder)
+    rows = report.evaluate_lengths(config, found.state.params, found.step, task, lengths, samples)
+    trained_pairs = max(config.curriculum.num_pairs)
+    report.write_report(folder / "evaluation", rows, task.variant, trained_pairs)
+    print_table(rows, title=f"{config.name}, step {found.step:,}")
 
 
-def model_name(config: ExperimentConfig) -> str:
-    """Such as ``armt-gpt2-4x128``: family, backbone, layers and width."""
-    model = config.model
-    return f"{model.family}-{model.backbone}-{model.n_layer}x{model.d_model}"
+def _task(config: ExperimentConfig) -> TaskConfig:
+    changes: dict[str, Any] = {"num_pairs": 1}
+    if _VARIANT.value is not None:
+        changes["variant"] = _VARIANT.value
+    if _KEY_SIZE.value is not None:
+        changes["key_size"] = _KEY_SIZE.value
+    task = dataclasses.replace(config.task, **changes)
+    config.model.check_segment(task.key_size + task.value_size + 2)
+    return task
 
 
-def write_report(
-    folder: Path, rows: Sequence[ResultRow], variant: str, trained_pairs: int | None
-) -> None:
-    """``results.json`` and the figures of ``rows`` in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_results(folder / "results.json", rows)
-    exact_match_figure(
-        folder / "exact_match.png", rows, variant=variant, trained_pairs=trained_pairs
-    )
-    if variant == "remember":
-        capacity_figure(folder / "capacity.png", rows, trained_pairs=trained_pairs)
+def _restore(config: ExperimentConfig, folder: Path) -> Restored:
+    which = _STEP.value
+    if which not in (LATEST, BEST):
+        if not which.isdecimal():
+            raise ConfigError(f"--step = {which!r}: must be {LATEST}, {BEST} or a number of steps")
+        which = int(which)
+    checkpoints = folder / "checkpoints"
+    if not checkpoints.is_dir():
+        raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
+    template = abstract_state(create_model(config.model), create_optimizer(config.optimizer))
+    reader = Checkpoints(checkpoints, read_only=True)
+    found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
+    reader.close()
+    if found is None:
+        raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
+    return found
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise ConfigError(f"--pairs = {text!r}: must be numbers of at least 1, such as 10,50,100")
+    return tuple(int(part) for part in parts)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(lambda: main(sys.argv)))

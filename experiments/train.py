@@ -8,17 +8,23 @@ from armt_jax.config import ExperimentConfig
 from armt_jax.evaluation.figures import training_figure
 from armt_jax.evaluation.tables import print_table
 from armt_jax.evaluation.training_log import read_training_log
-from armt_jax.training.loop import Trainer
-from experiments import evaluate
+from armt_jax.training.loop import Trainer, TrainResult
+from armt_jax.training.metrics import FILE_NAME
+from armt_jax.training.workdir import Workdir
+from experiments import report
 
 
 def train_and_evaluate(config: ExperimentConfig) -> None:
     """Train to the end, evaluate, print a table and the result, write JSON and figures."""
-    folder = Path(config.workdir)
-    trainer = Trainer(config, folder)
-    result = trainer.run()
+    with Workdir(config) as workdir:
+        trainer = Trainer(config, workdir)
+        result = trainer.run()
+        _report(config, workdir.path, trainer, result)
+
+
+def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:
     lengths = {*config.evaluation.num_pairs, config.task.num_pairs}
-    rows = evaluate.evaluate_lengths(
+    rows = report.evaluate_lengths(
         config,
         result.state.params,
         result.position.step,
@@ -27,9 +33,9 @@ def train_and_evaluate(config: ExperimentConfig) -> None:
         config.evaluation.samples,
     )
     trained_pairs = max(config.curriculum.num_pairs)
-    evaluate.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)
+    report.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)
     labels = tuple(stage.label for stage in trainer.stages)
-    log = read_training_log(folder / "metrics.jsonl", stage_labels=labels)
+    log = read_training_log(folder / FILE_NAME, stage_labels=labels)
     training_figure(folder / "training.png", log)
     print_table(rows, title=config.name)
     row = next(row for row in rows if row.num_pairs == config.task.num_pairs)

@@ -8,9 +8,8 @@ started again ends bit-identical to one that was not.
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,12 +22,21 @@ from armt_jax.tasks.associative_retrieval import Batch
 from armt_jax.tasks.frozen_sets import load_frozen
 from armt_jax.tasks.stream import train_stream
 from armt_jax.training import curriculum
+from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.curriculum import Position, Stage
 from armt_jax.training.interruption import Interrupted, SignalWatch
+from armt_jax.training.metrics import MetricsWriter
 from armt_jax.training.optimizer import create_optimizer, learning_rate
 from armt_jax.training.progress import ProgressDisplay, Status
-from armt_jax.training.state import TrainState, create_state, parameter_names, reset_optimizer
+from armt_jax.training.state import (
+    TrainState,
+    abstract_state,
+    create_state,
+    parameter_names,
+    reset_optimizer,
+)
 from armt_jax.training.step import StepMetrics, jit_train_step
+from armt_jax.training.workdir import Workdir
 
 
 class NonFiniteError(RuntimeError):
@@ -45,47 +53,66 @@ class TrainResult:
 
 
 class Trainer:
-    """One run of one experiment; ``train`` uses it once."""
+    """One run of one experiment in its folder. ``run`` is called once."""
 
-    def __init__(self, config: ExperimentConfig, folder: Path) -> None:
+    def __init__(self, config: ExperimentConfig, folder: Workdir) -> None:
         self.config = config
-        folder.mkdir(parents=True, exist_ok=True)
-        self.metrics = _Lines(folder / "metrics.jsonl")
         self.model = create_model(config.model)
         self.optimizer = create_optimizer(config.optimizer)
         self.stages = curriculum.create_stages(config.curriculum, config.task.value_size)
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.display = ProgressDisplay(len(self.stages))
         value_size = config.task.value_size
         self.step = jit_train_step(self.model, self.optimizer, value_size, config.train.grad_accum)
         batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
         self.evaluator = Evaluator(self.model, value_size, batch_size)
-        self.display = ProgressDisplay(len(self.stages))
-        self.position = Position()
+        self.state, self.position = self._start()
+        self.metrics = MetricsWriter(folder.path, self.position.step)
         self.exact_match: float | None = None
         self._validation: tuple[int, Batch] | None = None
         self._pending: StepMetrics | None = None
-        self._seconds_before = 0.0
-        self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far, those before an interruption included."""
         return self._seconds_before + time.monotonic() - self._started
 
+    def _start(self) -> tuple[TrainState, Position]:
+        """The newest undamaged checkpoint, or fresh parameters where there is none."""
+        self._started = time.monotonic()
+        template = abstract_state(self.model, self.optimizer)
+        found = self.checkpoints.restore(template, warn=self.display.message)
+        if found is None:
+            self._seconds_before = self._saved_seconds = 0.0
+            self._best = -math.inf
+            return create_state(self.model, self.optimizer, self.config.seed), Position()
+        self.checkpoints.discard_after(found.step)
+        self._seconds_before = self._saved_seconds = found.meta["seconds"]
+        self._best = found.meta["best"] if found.meta["best"] is not None else -math.inf
+        position = Position.from_json(found.meta["position"])
+        finished = " (training is finished)" if position.stage == len(self.stages) else ""
+        self.display.message(f"going on from the checkpoint of step {found.step:,}{finished}")
+        return found.state, position
+
     def run(self) -> TrainResult:
         """Train to the end of the last stage, from the newest checkpoint where there is one.
 
         Raises:
           Interrupted: SIGTERM or SIGINT arrived; everything is saved.
-          NonFiniteError: training diverged; nothing not finite was saved.
+          NonFiniteError: training diverged; nothing that is not finite was saved.
+          CheckpointError, OSError: something cannot be written.
         """
-        self.state = create_state(self.model, self.optimizer, self.config.seed)
-        with SignalWatch() as watch, self.display:
-            while self.position.stage < len(self.stages):
-                self._run_stage(self.stages[self.position.stage], watch)
-        return TrainResult(self.state, self.position, self.seconds)
+        try:
+            with SignalWatch() as watch, self.display:
+                while self.position.stage < len(self.stages):
+                    self._run_stage(self.stages[self.position.stage], watch)
+        finally:
+            self.metrics.close()
+            self.checkpoints.close()
+        return TrainResult(self.state, self.position, self._saved_seconds)
 
     def _run_stage(self, stage: Stage, watch: SignalWatch) -> None:
-        train = self.config.train
+        train, started = self.config.train, time.monotonic()
         self.display.stage(stage, self.position.step_in_stage)
         stream = train_stream(
             stage.task,
@@ -99,6 +126,10 @@ class Trainer:
         try:
             while self.position.stage == stage.index:
                 self._step(stage, next(stream), meter)
+                if started is not None:
+                    seconds = time.monotonic() - started
+                    self.display.message(f"first step ready after {seconds:.1f} s (compilation)")
+                    started, meter = None, _Meter(self.position.step_in_stage)
                 self._after_step(stage, watch)
         finally:
             stream.close()
@@ -127,13 +158,25 @@ class Trainer:
             self._settle()
             self.exact_match = self._evaluate(stage)
             score = curriculum.score(stage.index, self.exact_match)
+            save = save or score > self._best
+            self._best = max(score, self._best)
             if curriculum.stage_ends(stage, position.step_in_stage, self.exact_match):
                 self._end_stage(stage, self.exact_match)
                 save = True
         if save or watch.received is not None:
-            self._settle()
-        if watch.received is not None and self.position.stage < len(self.stages):
+            self._save(score)
+        if watch.received is not None:
             raise Interrupted(watch.received, self.position.step)
+
+    def _save(self, score: float | None) -> None:
+        self._settle()
+        self._saved_seconds = self.seconds
+        meta = {
+            "position": self.position.to_json(),
+            "seconds": self._saved_seconds,
+            "best": self._best if math.isfinite(self._best) else None,
+        }
+        self.checkpoints.save(self.position.step, self.state, meta, score)
 
     def _evaluate(self, stage: Stage) -> float:
         started = time.monotonic()
@@ -214,15 +257,6 @@ class Trainer:
             f"loss = {float(metrics.loss)}, gradient norm = {float(metrics.grad_norm)}{where}; "
             "stopped, the last checkpoint is from before it"
         )
-
-
-class _Lines:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w")
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
 
 
 class _Meter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,13 +24,27 @@ def create_state(
     model: SegmentModel, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state before the first step; parameters are a function of ``seed`` alone."""
+    # One program instead of hundreds of small ones: a second at start-up instead of several.
+    return jax.jit(_creator(model, optimizer))(jax.random.key(seed))
 
+
+def abstract_state(model: SegmentModel, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes, dtypes and device of the state, without computing it: what a restore needs."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(_creator(model, optimizer), jax.random.key(0)),
+    )
+
+
+def _creator(
+    model: SegmentModel, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], TrainState]:
     def create(rng: jax.Array) -> TrainState:
         params = model.init(rng)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    # One program instead of hundreds of small ones: a second at start-up instead of several.
-    return jax.jit(create)(jax.random.key(seed))
+    return create
 
 
 def reset_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
