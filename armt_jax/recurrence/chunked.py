@@ -3,9 +3,9 @@
 A segment changes a layer's ``A`` by ``phi_k^T U``, rank M. Inside a chunk of C segments ``A`` is
 therefore left as it was, and the chunk's keys and rows are kept beside it:
 
-    read(phi) = phi A_0 + (phi K^T) U,     K [b, C M, k], U [b, C M, d]
+    read(phi) = phi A_0 + (phi phi_K^T) U,     phi_K [b, C M, k], U [b, C M, d]
 
-and only at the end ``A_C = A_0 + K^T U``. The values are those of the sequential schedule; what
+and only at the end ``A_C = A_0 + phi_K^T U``. The values are those of the sequential schedule; what
 changes is what moves. One segment of the sequential scan reads and writes all of A, and its
 backward pass stores A once per segment and adds two matrices of A's size per segment into the
 cotangent. Here nothing of A's size is stored or accumulated per segment: the cotangent of ``A_0``
@@ -40,9 +40,10 @@ _POLICY = jax.checkpoint_policies.save_from_both_policies(
 
 
 class _Log(NamedTuple):
-    """One layer's writes so far: ``K [b, r, k]``, ``U [b, r, d]``, ``gamma [b, r]`` or None."""
+    """One layer's writes so far: ``keys [b, r, d_mem]`` before the feature map (a sixth of the
+    features under DPFP-3), ``U [b, r, d]``, ``gamma [b, r]`` or None. Rows not yet written are 0."""
 
-    K: jax.Array
+    keys: jax.Array
     U: jax.Array
     gamma: jax.Array | None
 
@@ -88,7 +89,7 @@ def _chunk(
     model: ARMT, need_hidden: bool, params: Params, memories: MemoryState, chunk: Segment
 ) -> tuple[MemoryState, jax.Array | None]:
     logs, written, hidden, _ = _read_chunk(model, need_hidden, memories, chunk, params, None)
-    return _commit(memories, logs, written), hidden
+    return _commit(model, memories, logs, written), hidden
 
 
 def _chunk_forward(
@@ -103,22 +104,24 @@ def _chunk_forward(
         return (logs, hidden), (written, readers)
 
     (logs, hidden), pullback, (written, readers) = jax.vjp(run, params, taps, has_aux=True)
-    return (_commit(memories, logs, written), hidden), (pullback, logs, readers)
+    return (_commit(model, memories, logs, written), hidden), (pullback, logs, readers)
 
 
 def _chunk_backward(model: ARMT, need_hidden: bool, residuals: Any, cotangents: Any) -> Any:
     pullback, logs, readers = residuals
     (d_A, d_z, _), d_hidden = cotangents
+    phi_k, to_keys = jax.vjp(lambda keys: _features(model, keys), logs.keys)
+    d_phi_k = jnp.einsum("lbrd,lbkd->lbrk", logs.U, d_A)
+    if logs.gamma is not None:
+        d_phi_k = d_phi_k + logs.gamma[..., None] * d_z[:, :, None, :]
     d_logs = _Log(
-        K=jnp.einsum("lbrd,lbkd->lbrk", logs.U, d_A),
-        U=jnp.einsum("lbrk,lbkd->lbrd", logs.K, d_A),
+        keys=to_keys(d_phi_k)[0],
+        U=jnp.einsum("lbrk,lbkd->lbrd", phi_k, d_A),
         gamma=None if logs.gamma is None else jnp.zeros_like(logs.gamma),
     )
-    if logs.gamma is not None:
-        d_logs = d_logs._replace(K=d_logs.K + logs.gamma[..., None] * d_z[:, :, None, :])
     d_params, d_taps = pullback((d_logs, d_hidden))
     for reader, tap in zip(readers, d_taps, strict=True):
-        phi = associative.features(model.rule, reader, model.config.nu)
+        phi = _features(model, reader)
         # All reads of all segments of the chunk at once: [c, l, b, n, .] -> [l, b, k, d].
         d_A = d_A + jnp.einsum("clbnk,clbnd->lbkd", phi, tap.values)
         if tap.weights is not None:
@@ -130,11 +133,16 @@ def _chunk_backward(model: ARMT, need_hidden: bool, residuals: Any, cotangents: 
 _chunk.defvjp(_chunk_forward, _chunk_backward)
 
 
-def _commit(memories: MemoryState, logs: _Log, written: jax.Array) -> MemoryState:
-    A = memories.A + jnp.einsum("lbrk,lbrd->lbkd", logs.K, logs.U)
+def _features(model: ARMT, x: jax.Array) -> jax.Array:
+    return associative.features(model.rule, x, model.config.nu)
+
+
+def _commit(model: ARMT, memories: MemoryState, logs: _Log, written: jax.Array) -> MemoryState:
+    phi_k = _features(model, logs.keys)
+    A = memories.A + jnp.einsum("lbrk,lbrd->lbkd", phi_k, logs.U)
     z = memories.z
     if logs.gamma is not None:
-        z = z + jnp.einsum("lbr,lbrk->lbk", logs.gamma, logs.K)
+        z = z + jnp.einsum("lbr,lbrk->lbk", logs.gamma, phi_k)
     return MemoryState(A, z, written)
 
 
@@ -165,7 +173,7 @@ def _read_chunk(
     rows, dtype = count * cfg.num_mem_tokens, memories.A.dtype
     layers = [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(cfg.n_layer)]
     empty = _Log(
-        jnp.zeros((batch, rows, model.features), dtype),
+        jnp.zeros((batch, rows, cfg.d_mem), model.compute_dtype(params)),
         jnp.zeros((batch, rows, cfg.d_model), dtype),
         jnp.zeros((batch, rows), dtype) if rule.has_normaliser else None,
     )
@@ -210,24 +218,24 @@ def _layer(
     rule = model.rule
     tap_q, tap_k = (None, None) if taps is None else taps
     q = model.query(params_l, x)
-    phi_q = associative.features(rule, q, model.config.nu)
-    x = x + associative.normalised(rule, _read(rule, memory, log, phi_q, tap_q)).astype(x.dtype)
+    phi_q = _features(model, q)
+    x = x + associative.normalised(rule, _read(model, memory, log, phi_q, tap_q)).astype(x.dtype)
     x, _ = model.apply_block(params_l, x, context, None, last)
     k, v, beta = model.key_value_gate(params_l, x[:, -model.config.num_mem_tokens :])
-    phi_k = associative.features(rule, k, model.config.nu)
-    old = _read(rule, memory, log, phi_k, tap_k)
+    phi_k = _features(model, k)
+    old = _read(model, memory, log, phi_k, tap_k)
     change = associative.memory_write(rule, old, memory.written, phi_k, v, beta, context.write)
     start = index * phi_k.shape[1]
     put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
     gamma = None if change.gamma is None else put(log.gamma, change.gamma)
-    log = _Log(put(log.K, phi_k), put(log.U, change.rows), gamma)
+    log = _Log(put(log.keys, k), put(log.U, change.rows), gamma)
     return x, log, (q, k)
 
 
-def _read(rule: Any, memory: MemoryState, log: _Log, phi: jax.Array, tap: Reads | None) -> Reads:
+def _read(model: ARMT, memory: MemoryState, log: _Log, phi: jax.Array, tap: Reads | None) -> Reads:
     # A_0 and z_0 are constants here: their cotangents are made from the taps', once per chunk.
-    start = associative.read(rule, jax.tree.map(lax.stop_gradient, memory), phi)
-    seen = jnp.einsum("bnk,brk->bnr", phi, log.K)
+    start = associative.read(model.rule, jax.tree.map(lax.stop_gradient, memory), phi)
+    seen = jnp.einsum("bnk,brk->bnr", phi, _features(model, log.keys))
     values = start.values + jnp.einsum("bnr,brd->bnd", seen, log.U)
     weights = start.weights
     if weights is not None:
