@@ -76,7 +76,6 @@ def _restore(config: ExperimentConfig, folder: Path) -> Restored:
     template = abstract_state(create_model(config.model), create_optimizer(config.optimizer))
     reader = Checkpoints(checkpoints, read_only=True)
     found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
-    reader.close()
     if found is None:
         raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
     return found

@@ -1,9 +1,10 @@
 """Checkpoints that are whole or not there, and that notice when they were damaged.
 
-Orbax writes a checkpoint into a temporary folder and renames it, so a killed save leaves nothing
-that is read. What Orbax does not notice is damage afterwards: a flipped byte is restored silently,
-and a dtype that differs is cast. So every leaf is stored with its shape, dtype and digest, and is
-checked when it is read.
+A checkpoint is a folder named by its step: ``state`` as Orbax writes it, and ``description.json``
+with the digest of every file, the shape and dtype of every leaf, and what the run needs besides.
+It is written under another name and renamed when complete, so a killed save leaves nothing that is
+read. The digests are there because Orbax restores a flipped byte silently; the shapes and dtypes
+because it casts what differs.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+
+from armt_jax.evaluation.results import atomic_write
 
 LATEST, BEST = "latest", "best"
-_STATE, _META = "state", "meta"
+_STATE, _DESCRIPTION = "state", "description.json"
+_SAVING, _REMOVED = ".saving", ".removed"
 
 
 class CheckpointError(RuntimeError):
@@ -42,28 +44,21 @@ class Checkpoints:
     """The checkpoints of one run: the two newest, and the one of the best score."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        """Checkpoints in ``folder``, which is made unless ``read_only``."""
+        """Checkpoints in ``folder``: made, and tidied of killed saves, unless ``read_only``.
+
+        Raises:
+          OSError: the folder cannot be made.
+        """
         self._folder = folder.absolute()
-        policies = [
-            checkpoint_managers.LatestN(2),
-            checkpoint_managers.BestN(
-                get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
-            ),
-        ]
-        with _quiet():
-            options = ocp.CheckpointManagerOptions(
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-                enable_async_checkpointing=False,
-                best_fn=_score,
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            )
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for entry in self._folder.iterdir():
+                if entry.suffix in (_SAVING, _REMOVED):
+                    shutil.rmtree(entry)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        return sorted(int(x.name) for x in self._folder.iterdir() if x.name.isdecimal())
 
     def save(self, step: int, state: Any, meta: dict[str, Any], score: float | None) -> None:
         """Save ``state`` (a pytree of arrays) and ``meta`` (JSON) as the checkpoint of ``step``.
@@ -77,26 +72,30 @@ class Checkpoints:
         Raises:
           CheckpointError: it cannot be written; the checkpoints before it are untouched.
         """
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
-        content = {"meta": meta, "leaves": _describe(state)}
-        text = json.dumps(content, sort_keys=True)
-        args = ocp.args.Composite(
-            **{
-                _STATE: ocp.args.StandardSave(state),
-                _META: ocp.args.JsonSave({"digest": _sha256(text.encode()), "content": text}),
-            }
-        )
+        final = self._folder / str(step)
+        saving = final.with_suffix(_SAVING)
         try:
-            with _quiet():
-                self._manager.save(
-                    step, args=args, metrics=None if score is None else {"score": score}
-                )
+            with _orbax() as orbax:
+                orbax.save(saving / _STATE, state)
+            content = {
+                "meta": meta,
+                "score": score,
+                "leaves": dict(_shapes(state)),
+                "files": dict(_digests(saving / _STATE)),
+            }
+            text = json.dumps(content, sort_keys=True)
+            description = {"digest": _sha256(text.encode()), "content": text}
+            atomic_write(saving / _DESCRIPTION, json.dumps(description).encode())
+            saving.rename(final)
         except Exception as error:  # Orbax and tensorstore raise errors of many unrelated types
+            shutil.rmtree(saving, ignore_errors=True)
             raise CheckpointError(
-                f"{self._folder / str(step)}: the checkpoint cannot be written ({_reason(error)}); "
+                f"{final}: the checkpoint cannot be written ({_reason(error)}); "
                 "those before it are untouched"
             ) from error
+        self._tidy()
 
     def restore(
         self, template: Any, which: int | str = LATEST, *, warn: Callable[[str], None]
@@ -122,30 +121,46 @@ class Checkpoints:
                 problem = f"{self._folder / str(step)}: the checkpoint is damaged ({error})"
                 if isinstance(which, int):
                     raise CheckpointError(problem) from error
-                warn(f"warning: {problem}; using the one before it")
+                warn(f"warning: {problem}; looking for another")
         if steps:
             raise CheckpointError(f"{self._folder}: every checkpoint is damaged (steps {steps})")
         return None
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints of later steps: damaged ones, whose place the run needs again."""
-        for later in [found for found in self.steps() if found > step]:
-            shutil.rmtree(self._folder / str(later))
-        with _quiet():
-            self._manager.reload()
+        for later in self.steps():
+            if later > step:
+                self._remove(later)
 
-    def close(self) -> None:
-        """Let go of Orbax's resources."""
-        self._manager.close()
+    def _tidy(self) -> None:
+        steps = self.steps()
+        kept = {*steps[-2:], *self._by_score()[:1]}
+        for step in steps:
+            if step not in kept:
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        # Renamed first: a removal that is killed leaves nothing that looks like a checkpoint.
+        doomed = self._folder / f"{step}{_REMOVED}"
+        (self._folder / str(step)).rename(doomed)
+        shutil.rmtree(doomed)
+
+    def _by_score(self) -> list[int]:
+        """Steps that have a score, the best first, the later one of two equal ones."""
+        scores = {}
+        for step in self.steps():
+            with contextlib.suppress(_DamagedError):
+                scores[step] = self._describe(step)["score"]
+        scored = [step for step, score in scores.items() if score is not None]
+        return sorted(scored, key=lambda step: (scores[step], step), reverse=True)
 
     def _candidates(self, which: int | str) -> list[int]:
         newest_first = self.steps()[::-1]
         if which == LATEST:
             return newest_first
         if which == BEST:
-            best = self._manager.best_step()
-            first = [] if best is None else [best]
-            return first + [step for step in newest_first if step != best]
+            first = self._by_score()
+            return first + [step for step in newest_first if step not in first]
         if which not in newest_first:
             there = ", ".join(str(step) for step in newest_first[::-1]) or "none"
             raise CheckpointError(
@@ -153,39 +168,40 @@ class Checkpoints:
             )
         return [int(which)]
 
-    def _read(self, step: int, template: Any) -> Restored:
+    def _describe(self, step: int) -> dict[str, Any]:
         try:
-            with _quiet():
-                args = ocp.args.Composite(**{_META: ocp.args.JsonRestore()})
-                stored = self._manager.restore(step, args=args)[_META]
-            text, digest = stored["content"], stored["digest"]
-        except Exception as error:
-            raise _DamagedError(_reason(error)) from error
+            stored = json.loads((self._folder / str(step) / _DESCRIPTION).read_bytes())
+            text, digest = str(stored["content"]), stored["digest"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise _DamagedError(f"{_DESCRIPTION} cannot be read") from error
         if _sha256(text.encode()) != digest:
-            raise _DamagedError("its description was changed")
-        content = json.loads(text)
-        leaves = content["leaves"]
-        self._check_shapes(step, leaves, template)
+            raise _DamagedError(f"{_DESCRIPTION} is not what was saved")
+        return json.loads(text)
+
+    def _read(self, step: int, template: Any) -> Restored:
+        content, folder = self._describe(step), self._folder / str(step) / _STATE
+        found = dict(_digests(folder))
+        for name, digest in content["files"].items():
+            if found.get(name) != digest:
+                problem = "is not what was saved" if name in found else "is missing"
+                raise _DamagedError(f"{_STATE}/{name} {problem}")
+        self._check_shapes(step, content["leaves"], template)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         try:
-            with _quiet():
-                args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
-                state = self._manager.restore(step, args=args)[_STATE]
-        except Exception as error:
-            raise _DamagedError(_reason(error)) from error
-        for name, found in _describe(state).items():
-            if found != leaves[name]:
-                raise _DamagedError(f"{name} is not what was saved")
+            with _orbax() as orbax:
+                state = orbax.restore(folder, abstract)
+        except Exception as error:  # as for save
+            raise CheckpointError(f"{folder}: cannot be read ({_reason(error)})") from error
         return Restored(step, state, content["meta"])
 
-    def _check_shapes(self, step: int, leaves: dict[str, Any], template: Any) -> None:
-        wanted = {name: _shape(leaf) for name, leaf in _named_leaves(template)}
-        stored = {name: {"shape": x["shape"], "dtype": x["dtype"]} for name, x in leaves.items()}
-        for name in sorted(wanted.keys() | stored.keys()):
-            if wanted.get(name) != stored.get(name):
+    def _check_shapes(self, step: int, leaves: dict[str, str], template: Any) -> None:
+        wanted = dict(_shapes(template))
+        for name in sorted(wanted.keys() | leaves.keys()):
+            there, here = leaves.get(name, "missing"), wanted.get(name, "missing")
+            if there != here:
                 raise CheckpointError(
                     f"{self._folder / str(step)}: the checkpoint is of another model: {name} is "
-                    f"{_text(stored.get(name))} there, must be {_text(wanted.get(name))}"
+                    f"{there} there, must be {here}"
                 )
 
 
@@ -193,35 +209,20 @@ class _DamagedError(Exception):
     """A checkpoint that cannot be trusted."""
 
 
-def _score(metrics: Any) -> float:
-    return metrics["score"]
-
-
-def _named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+def _shapes(tree: Any) -> Iterator[tuple[str, str]]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        yield name, f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _shape(leaf: Any) -> dict[str, Any]:
-    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-
-
-def _describe(tree: Any) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            **_shape(leaf),
-            "digest": _sha256(np.ascontiguousarray(jax.device_get(leaf)).tobytes()),
-        }
-        for name, leaf in _named_leaves(tree)
-    }
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), _sha256(path.read_bytes())
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _text(leaf: dict[str, Any] | None) -> str:
-    return "missing" if leaf is None else f"{leaf['dtype']}{leaf['shape']}"
 
 
 def _reason(error: BaseException) -> str:
@@ -230,12 +231,14 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax reports its ordinary work, and metrics that are left out on purpose, as warnings."""
+def _orbax() -> Iterator[ocp.StandardCheckpointer]:
+    """A checkpointer, silent: Orbax reports its ordinary work as warnings."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        # Leaving it waits for the save, which the checkpointer does in the background.
+        with ocp.StandardCheckpointer() as checkpointer:
+            yield checkpointer
     finally:
         logger.setLevel(level)

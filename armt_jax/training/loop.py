@@ -108,7 +108,6 @@ class Trainer:
                     self._run_stage(self.stages[self.position.stage], watch)
         finally:
             self.metrics.close()
-            self.checkpoints.close()
         return TrainResult(self.state, self.position, self._saved_seconds)
 
     def _run_stage(self, stage: Stage, watch: SignalWatch) -> None:
