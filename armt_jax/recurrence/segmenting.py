@@ -12,7 +12,7 @@ def segment_lengths(length: int, segment_size: int, alignment: str = "left") -> 
 
     ``left``: the last one is ragged; ``right``: the first one is; ``center``:
     ``ceil(length / segment_size)`` chunks as equal as ``torch.chunk`` makes them (all but the last
-    ``ceil(length / chunks)`` long, which can make fewer chunks than that).
+    ``ceil(length / chunks)`` long).
 
     Raises:
       ConfigError: empty text, or a size or alignment that cannot be.
