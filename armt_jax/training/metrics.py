@@ -31,7 +31,9 @@ class MetricsWriter:
             kept = [line for line in _lines(self._path) if line["step"] <= step]
             atomic_write(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self._path.open("ab", buffering=0)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=f".from_{step}"
+        )
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """A line ``{"step": step, **values}``; numbers go to TensorBoard too.
