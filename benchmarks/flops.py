@@ -11,7 +11,7 @@ from armt_jax.models import create_model
 
 
 def block_flops(config: ModelConfig, rows: int, keys: int, out_rows: int | None = None) -> float:
-    """One transformer block over ``rows`` positions, ``out_rows`` of them needed after attention."""
+    """One block over ``rows`` positions, ``out_rows`` of them needed after attention."""
     d, out = config.d_model, rows if out_rows is None else out_rows
     attention = 2 * out * keys * d * 2
     return 2.0 * (rows * 2 * d * d + out * 2 * d * d + out * 2 * d * config.ff_dim) + attention

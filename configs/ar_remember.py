@@ -69,7 +69,7 @@ def _default() -> dict[str, Any]:
             "random_num_pairs": False,
         },
         "optimizer": {
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3,
             "weight_decay": 1e-3,
             "b1": 0.9,
             "b2": 0.999,
@@ -83,7 +83,7 @@ def _default() -> dict[str, Any]:
             "clip_threshold": 1.0,
         },
         "train": {
-            "batch_size": 32,
+            "batch_size": 64,
             "grad_accum": 1,
             "log_every": 10,
             "eval_every": 50,
@@ -113,8 +113,6 @@ def _quickstart() -> dict[str, Any]:
             "max_steps": (3000, 500, 500),
             "target": (0.98, 0.99, 0.998),
         },
-        "optimizer": {"learning_rate": 2e-3},
-        "train": {"batch_size": 64},
         "evaluation": {"num_pairs": (2, 4, 8, 12, 15, 16)},
     }
 

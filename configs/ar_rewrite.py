@@ -65,7 +65,7 @@ def _default() -> dict[str, Any]:
             "random_num_pairs": False,
         },
         "optimizer": {
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3,
             "weight_decay": 1e-3,
             "b1": 0.9,
             "b2": 0.999,
@@ -79,7 +79,7 @@ def _default() -> dict[str, Any]:
             "clip_threshold": 1.0,
         },
         "train": {
-            "batch_size": 32,
+            "batch_size": 64,
             "grad_accum": 1,
             "log_every": 10,
             "eval_every": 50,
