@@ -11,7 +11,10 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 FAMILIES = ("armt",)
 BACKBONES = ("gpt2", "gpt_neox")
@@ -98,12 +101,20 @@ class ModelConfig:
         _require(
             0.0 < self.rotary_pct <= 1.0, "model.rotary_pct", self.rotary_pct, "must be in (0, 1]"
         )
-        _require(
-            self.initializer_range > 0,
-            "model.initializer_range",
-            self.initializer_range,
-            "must be positive",
-        )
+        if self.backbone == "gpt_neox":
+            rotated = self.rotary_dim
+            _require(
+                rotated >= 2 and rotated % 2 == 0,
+                "model.rotary_pct",
+                self.rotary_pct,
+                "must rotate an even number of dimensions, 2 or more, of a head's "
+                f"{self.head_dim}; this rotates {rotated}",
+            )
+        for name in ("rotary_base", "layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            _require(value > 0, f"model.{name}", value, "must be positive")
+        if self.d_ff is not None:
+            _positive(self, "model", "d_ff")
         if self.dtype is not None:
             _one_of("model.dtype", self.dtype, DTYPES)
 
@@ -113,12 +124,17 @@ class ModelConfig:
         return self.d_model // self.n_head
 
     @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that rotary positions turn (GPT-NeoX)."""
+        return int(self.rotary_pct * self.head_dim)
+
+    @property
     def ff_dim(self) -> int:
         """Width of the hidden layer of the MLP: ``d_ff``, or 4 times the model's width."""
         return self.d_ff if self.d_ff is not None else 4 * self.d_model
 
     def check_segment(self, length: int) -> None:
-        """Raise ``ConfigError`` where a segment of ``length`` tokens has no room in the positions."""
+        """Raise ``ConfigError`` where a segment of ``length`` tokens has no room in positions."""
         if self.backbone != "gpt2":
             return
         room = self.n_positions - (0 if self.wrap_pos else self.num_mem_tokens)
@@ -205,7 +221,7 @@ class CurriculumConfig:
             )
             # A target above 1 is never reached: the stage uses all its steps.
             _require(
-                0.0 < self.target[index],
+                self.target[index] > 0.0,
                 f"curriculum.target[{index}]",
                 self.target[index],
                 "must be positive (above 1: the stage always uses its max_steps)",
@@ -375,7 +391,7 @@ class ExperimentConfig:
             )
 
 
-def from_config_dict(config: Mapping[str, Any]) -> ExperimentConfig:
+def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> ExperimentConfig:
     """The checked ``ExperimentConfig`` of a ``ConfigDict`` (or any nested mapping).
 
     Raises:
@@ -405,7 +421,10 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
         _require(
-            key in fields, f"{prefix}{key}", values[key], f"unknown key; {where} has {', '.join(fields)}"
+            key in fields,
+            f"{prefix}{key}",
+            values[key],
+            f"unknown key; {where} has {', '.join(fields)}",
         )
     hints = typing.get_type_hints(cls)
     built = {}

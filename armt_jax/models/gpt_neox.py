@@ -25,9 +25,8 @@ class _Attention(nn.Module):
         # The reference lays the output out per head as [q | k | v].
         qkv = qkv.reshape(*x.shape[:2], cfg.n_head, 3 * cfg.head_dim)
         q, k, v = jnp.split(qkv, 3, axis=-1)
-        dims = int(cfg.rotary_pct * cfg.head_dim)
-        q = rotary(q, context.positions, dims=dims, base=cfg.rotary_base)
-        k = rotary(k, context.positions, dims=dims, base=cfg.rotary_base)
+        q = rotary(q, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
+        k = rotary(k, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
         out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
         out = nn.Dense(cfg.d_model, **kind, name="dense")(out.reshape(*out.shape[:2], cfg.d_model))
         return out, KeyValues(k, v)
@@ -66,7 +65,7 @@ class GPTNeoXBlock(nn.Module):
         past: KeyValues | None = None,
         last: int | None = None,
     ) -> tuple[jax.Array, KeyValues]:
-        """As ``GPT2Block``: ``[b, t, d] -> [b, last or t, d]`` and the segment's keys and values."""
+        """As ``GPT2Block``: ``[b, t, d] -> [b, last or t, d]``, the segment's keys and values."""
         norm = {
             "epsilon": self.config.layer_norm_eps,
             "dtype": x.dtype,
