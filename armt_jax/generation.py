@@ -137,7 +137,7 @@ def generate_with_scores(
     rng: jax.Array | None = None,
     stop_token: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """As ``generate``; also the raw logits of every step, ``[b, new, v]`` (0 after an early stop)."""
+    """As ``generate``; also the raw logits of every step ``[b, new, v]``, 0 after an early stop."""
     tokens = check_tokens(tokens, model.config.vocab_size)
     mask = check_mask(attention_mask, tokens)
     sampling = Sampling(temperature, top_k, top_p)
@@ -150,8 +150,8 @@ def generate_with_scores(
     cfg = model.config
     if cfg.backbone == "gpt2" and lengths[-1] + max_new_tokens > cfg.n_positions:
         raise ConfigError(
-            f"max_new_tokens = {max_new_tokens}: after a last segment of {lengths[-1]} tokens "
-            f"must be at most {cfg.n_positions - lengths[-1]} (model.n_positions = {cfg.n_positions})"
+            f"max_new_tokens = {max_new_tokens}: must be at most {cfg.n_positions - lengths[-1]}, "
+            f"model.n_positions = {cfg.n_positions} less a last segment of {lengths[-1]} tokens"
         )
     state = model.init_state(tokens.shape[0], model.compute_dtype(params))
     text = Segment(tokens, mask)

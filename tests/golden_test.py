@@ -1,8 +1,9 @@
-"""The library against the authors' own numbers: logits, losses, states, gradients, text, training."""
+"""The library against the authors' own numbers: logits, states, gradients, text, training."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from armt_jax.models import Segment
 from armt_jax.recurrence.segmenting import segment_lengths
 from tests.golden_files import Golden, names
 
-EXACT = {"rtol": 1e-9, "atol": 1e-10}
-SINGLE = {"rtol": 0.0, "atol": 2e-4}
+EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
+SINGLE: dict[str, Any] = {"rtol": 0.0, "atol": 2e-4}
 MODELS = names("armt_")
 
 

@@ -7,6 +7,8 @@ them still: they carry no gradient.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from armt_jax.memory import MemoryRule
@@ -42,7 +44,7 @@ def gate(rule: MemoryRule, a):
     return beta
 
 
-def read_text(rule: MemoryRule, nu: int, x, projections, gammas=None):
+def read_text(rule: MemoryRule, nu: int, x, projections, gammas=None) -> tuple[Any, ...]:
     """Read segments ``x [s, t, d]`` of one text; the last M rows of a segment are memory tokens.
 
     Args:
@@ -57,7 +59,7 @@ def read_text(rule: MemoryRule, nu: int, x, projections, gammas=None):
     A = np.zeros((k_dim, W_v.shape[1]), complex)
     z = np.zeros(k_dim, complex)
     recalled = np.zeros(x.shape, complex)
-    used: list[float] = []
+    used: list[Any] = []
     empty = True
     for s in range(x.shape[0]):
         for t in range(x.shape[1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,8 @@ def test_segment_without_tokens_writes_nothing(name: str) -> None:
 
     first = write(state, jnp.array([True, False]))
     assert np.array_equal(first.written, [1, 0])
-    assert not np.any(first.A[1]) and not np.any(first.z[1])
+    assert not np.any(first.A[1])
+    assert not np.any(first.z[1])
     second = write(first, jnp.array([False, True]))
     np.testing.assert_array_equal(second.A[0], first.A[0])
     np.testing.assert_array_equal(second.z[0], first.z[0])
@@ -193,7 +195,9 @@ def test_dpfp_golden() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["assoc_layer_corr", "assoc_layer_corr_repeats", "assoc_layer_nocorr"])
+@pytest.mark.parametrize(
+    "name", ["assoc_layer_corr", "assoc_layer_corr_repeats", "assoc_layer_nocorr"]
+)
 def test_layer_alone_golden(name: str) -> None:
     """The authors' associative layer around an identity block."""
     golden = Golden(name)
@@ -223,7 +227,7 @@ def test_layer_alone_golden(name: str) -> None:
 
     x = jnp.asarray(golden["x"], jnp.float64)
     (loss, (y, A, z)), grads = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(weights, x)
-    exact = {"rtol": 1e-9, "atol": 1e-10}
+    exact: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
     np.testing.assert_allclose(loss, golden["loss"], **exact)
     np.testing.assert_allclose(y, golden["y"], **exact)
     np.testing.assert_allclose(A, golden["W_mem"], **exact)

@@ -1,8 +1,9 @@
 """The authors' checkpoints: their parameter names and layouts, both ways.
 
-Their names are Hugging Face's under a wrapper: ``memory_cell.memory``, ``memory_cell.model.<name>``,
-a block being ``...h.I.layer.<name>`` (GPT-2) or ``...layers.I.layer.<name>`` (GPT-NeoX) with its
-memory weights beside it. GPT-2's ``Conv1D`` weights are (in, out), ``torch.nn.Linear``'s (out, in).
+Their names are Hugging Face's under a wrapper: ``memory_cell.memory`` and
+``memory_cell.model.<name>``, a block being ``...h.I.layer.<name>`` (GPT-2) or
+``...layers.I.layer.<name>`` (GPT-NeoX) with its memory weights beside it. GPT-2's ``Conv1D``
+weights are (in, out), ``torch.nn.Linear``'s (out, in).
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.ma
 _BUFFER_ENDS = (*_BUFFERS, ".rotary_emb.inv_freq", ".W_mem", ".z")
 
 
-def _official_name(config: ModelConfig, path: tuple[str, ...], layer: int | None) -> tuple[str, bool]:
+def _official_name(
+    config: ModelConfig, path: tuple[str, ...], layer: int | None
+) -> tuple[str, bool]:
     """The reference name of a parameter path, and whether its matrix is stored transposed."""
     root = _MODEL + _ROOT[config.backbone]
     backbone = BACKBONES[config.backbone]
@@ -58,7 +61,7 @@ def _paths(tree: Params) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def _tied_aliases(config: ModelConfig, names: set[str]) -> Callable[[str], bool]:
-    """Whether a name of the state dict repeats another one (the reference lists tied weights twice)."""
+    """Whether a name of the state dict repeats another (the reference lists tied weights twice)."""
 
     def is_alias(name: str) -> bool:
         if name.startswith("memory_cell.layers."):

@@ -60,7 +60,7 @@ class ArmtState(NamedTuple):
 
 
 def _torch_linear_init(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform in +-1/sqrt(fan_in), the default of ``torch.nn.Linear`` and so of the authors' code."""
+    """Uniform in +-1/sqrt(fan_in): the default of ``torch.nn.Linear`` and of the authors' code."""
 
     def init(rng: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
         bound = 1.0 / fan_in**0.5
@@ -76,6 +76,7 @@ class MemoryProjections(nn.Module):
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self) -> None:
+        """The four projections; Flax calls this."""
         cfg = self.config
         init = _torch_linear_init(cfg.d_model)
         kind = {"use_bias": False, "param_dtype": self.param_dtype}
@@ -169,7 +170,8 @@ class ARMT:
         shape = (cfg.n_layer, batch_size, window, cfg.n_head, cfg.head_dim)
         empty = jnp.zeros(shape, dtype)
         mask = jnp.zeros((batch_size, window), bool)
-        return ArmtState(*stacked, Window(empty, empty, mask, jnp.zeros((), jnp.int32)))
+        window_state = Window(empty, empty, mask, jnp.zeros((), jnp.int32))
+        return ArmtState(*stacked, window=window_state)
 
     def compute_dtype(self, params: Params) -> jnp.dtype:
         """Dtype of activations: ``config.dtype``, or the parameters'."""
@@ -179,7 +181,7 @@ class ARMT:
     def embed(
         self, params: Params, segment: Segment, offset: jax.Array | int = 0
     ) -> tuple[jax.Array, SegmentContext]:
-        """``[tokens; memory tokens]`` ``[b, t + m, d]`` and what the layers need to know of them."""
+        """``[tokens; memory tokens]`` ``[b, t + m, d]`` and what the layers must know of them."""
         cfg = self.config
         batch, length = segment.tokens.shape
         total = length + cfg.num_mem_tokens
@@ -204,7 +206,8 @@ class ARMT:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Of memory tokens ``m [b, m, d]``: ``W_K m``, ``W_V m`` and ``beta`` (Eq. 1)."""
         projections = MemoryProjections(self.config)
-        k, v, logits = projections.apply({"params": params_l["memory"]}, m, method="write")
+        out: Any = projections.apply({"params": params_l["memory"]}, m, method="write")
+        k, v, logits = out
         return k, v, associative.gate(self.rule, logits)
 
     def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:
@@ -253,7 +256,9 @@ class ARMT:
         memory = associative.update(self.rule, memory, phi_k, v, beta, context.write)
         return memory, x, own
 
-    def step(self, params: Params, state: ArmtState, segment: Segment) -> tuple[ArmtState, jax.Array]:
+    def step(
+        self, params: Params, state: ArmtState, segment: Segment
+    ) -> tuple[ArmtState, jax.Array]:
         """Read one segment. ``hidden [b, t, d]`` is the last block's output at the tokens."""
         state, x = self._read(params, state, segment, None)
         return state, x[:, : segment.tokens.shape[1]]
@@ -269,7 +274,9 @@ class ARMT:
         x, context = self.embed(params, segment, 0 if window is None else window.length)
         if window is not None:
             batch, total = x.shape[:2]
-            earlier = jnp.broadcast_to(window.mask[:, None, :], (batch, total, window.mask.shape[1]))
+            earlier = jnp.broadcast_to(
+                window.mask[:, None, :], (batch, total, window.mask.shape[1])
+            )
             attend = jnp.concatenate([earlier, context.attend], axis=-1)
             context = context._replace(attend=attend)
         past = None if window is None else KeyValues(window.k, window.v)
@@ -299,7 +306,7 @@ class ARMT:
                 lambda a, b: jnp.concatenate([a, b[None]]), (most, own_most), out
             )
         window = None if window is None else _next_window(window, own, segment)
-        return ArmtState(*memories, window), x
+        return ArmtState(*memories, window=window), x
 
     def ask(self, params: Params, state: ArmtState, queries: Segment) -> jax.Array:
         """Hidden states ``[b, q, t, d]`` of queries ``[b, q, t]``, forked from one state.

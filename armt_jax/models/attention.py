@@ -1,4 +1,7 @@
-"""Masked attention of one segment, and rotary positions. Axis letters: b, t, s (keys), h, e (head)."""
+"""Masked attention of one segment, and rotary positions.
+
+Axis letters: ``b`` batch, ``t`` token, ``s`` key, ``h`` head, ``e`` dimension of a head.
+"""
 
 from __future__ import annotations
 

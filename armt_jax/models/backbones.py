@@ -101,11 +101,8 @@ def readout(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array
     """Logits ``[..., v]`` of the last block's output ``hidden [..., d]``."""
     backbone = BACKBONES[config.backbone]
     head = params["head"]
-    norm = nn.LayerNorm(
-        epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype
-    )
-    normed = norm.apply({"params": head[backbone.norm]}, hidden)
-    assert isinstance(normed, jax.Array)
+    norm = nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
+    normed: Any = norm.apply({"params": head[backbone.norm]}, hidden)
     if backbone.head is None:
         return normed @ params["embed"][backbone.embedding].T.astype(hidden.dtype)
     return normed @ head[backbone.head].astype(hidden.dtype)

@@ -16,8 +16,14 @@ from armt_jax.models.protocol import Params, Segment
 
 
 class Cache(NamedTuple):
-    """Attributes: ``kv`` stacked ``[l, b, w, h, e]``; ``mask [b, w]`` of filled places; ``index``
-    of the next place; ``position [b]`` of the next token (padding takes none)."""
+    """What a last segment has been read so far.
+
+    Attributes:
+      kv: stacked, ``[l, b, w, h, e]``.
+      mask: ``[b, w]`` bool, the places that are filled.
+      index: int32 scalar, the next place.
+      position: ``[b]`` int32, the position of the next token (padding takes none).
+    """
 
     kv: KeyValues
     mask: jax.Array

@@ -81,7 +81,13 @@ class GPT2Block(nn.Module):
         past: KeyValues | None = None,
         last: int | None = None,
     ) -> tuple[jax.Array, KeyValues]:
-        """Args: ``x [b, t, d]``; ``past`` earlier keys and values; ``last``: output these rows only.
+        """One block.
+
+        Args:
+          x: ``[b, t, d]``.
+          context: positions and mask of the segment.
+          past: earlier keys and values.
+          last: output these last rows only; all for None.
 
         Returns:
           ``[b, last or t, d]`` and the keys and values of all ``t`` positions.
@@ -92,5 +98,7 @@ class GPT2Block(nn.Module):
             nn.LayerNorm(**norm, name="ln_1")(x), context, past, last
         )
         x = tail(x, last) + attended
-        x = x + _Mlp(self.config, self.param_dtype, name="mlp")(nn.LayerNorm(**norm, name="ln_2")(x))
+        x = x + _Mlp(self.config, self.param_dtype, name="mlp")(
+            nn.LayerNorm(**norm, name="ln_2")(x)
+        )
         return x, own

@@ -40,8 +40,13 @@ _POLICY = jax.checkpoint_policies.save_from_both_policies(
 
 
 class _Log(NamedTuple):
-    """One layer's writes so far: ``keys [b, r, d_mem]`` before the feature map (a sixth of the
-    features under DPFP-3), ``U [b, r, d]``, ``gamma [b, r]`` or None. Rows not yet written are 0."""
+    """One layer's writes so far; rows not yet written are 0.
+
+    Attributes:
+      keys: ``[b, r, d_mem]``, before the feature map (a sixth of the features under DPFP-3).
+      U: ``[b, r, d]``.
+      gamma: ``[b, r]``; None for a rule without ``z``.
+    """
 
     keys: jax.Array
     U: jax.Array
@@ -167,7 +172,7 @@ def _read_chunk(
     params: Params,
     taps: Any,
 ) -> tuple[_Log, jax.Array, jax.Array | None, Any]:
-    """Logs ``[l, b, c m, .]``, ``written``, hidden ``[c, b, t, d]``, and what read before ``phi``."""
+    """Logs ``[l, b, c m, .]``, ``written``, hidden ``[c, b, t, d]``, what read before ``phi``."""
     cfg, rule = model.config, model.rule
     count, batch, length = chunk.tokens.shape
     rows, dtype = count * cfg.num_mem_tokens, memories.A.dtype
@@ -227,7 +232,7 @@ def _layer(
     change = associative.memory_write(rule, old, memory.written, phi_k, v, beta, context.write)
     start = index * phi_k.shape[1]
     put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
-    gamma = None if change.gamma is None else put(log.gamma, change.gamma)
+    gamma = None if change.gamma is None or log.gamma is None else put(log.gamma, change.gamma)
     log = _Log(put(log.keys, k), put(log.U, change.rows), gamma)
     return x, log, (q, k)
 
@@ -238,11 +243,11 @@ def _read(model: ARMT, memory: MemoryState, log: _Log, phi: jax.Array, tap: Read
     seen = jnp.einsum("bnk,brk->bnr", phi, _features(model, log.keys))
     values = start.values + jnp.einsum("bnr,brd->bnd", seen, log.U)
     weights = start.weights
-    if weights is not None:
+    if weights is not None and log.gamma is not None:
         weights = weights + jnp.einsum("bnr,br->bn", seen, lax.stop_gradient(log.gamma))
     if tap is not None:
         values = values + tap.values
-        weights = None if weights is None else weights + tap.weights
+        weights = None if weights is None or tap.weights is None else weights + tap.weights
     return Reads(
         checkpoint_name(values, "read"),
         None if weights is None else checkpoint_name(weights, "read"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from armt_jax.config import ConfigError
 from armt_jax.models.armt import ARMT
@@ -71,7 +72,7 @@ def check_tokens(tokens: jax.Array, vocab_size: int) -> jax.Array:
         raise ConfigError(f"tokens of shape {shape}: must be [batch, length], neither of them 0")
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise ConfigError(f"tokens of dtype {tokens.dtype}: must be integers")
-    if not isinstance(tokens, jax.core.Tracer):
+    if not isinstance(tokens, Tracer):
         values = np.asarray(tokens)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= vocab_size:
@@ -110,7 +111,7 @@ def read_runs(
     batch = text.tokens.shape[0]
     for first, count, length in runs:
 
-        def cut(x: jax.Array, first: int = first, count: int = count, length: int = length):  # noqa: ANN202
+        def cut(x: jax.Array, first: int = first, count: int = count, length: int = length):
             piece = x[:, first : first + count * length]
             return piece.reshape(batch, count, length).swapaxes(0, 1)
 
