@@ -146,6 +146,7 @@ class Trainer:
         meter.add(batch)
         self.display.tick(position.step_in_stage)
         if position.step % self.config.train.log_every == 0:
+            self._settle()
             self._log(stage, metrics, rate, meter)
 
     def _after_step(self, stage: Stage, watch: SignalWatch) -> None:
