@@ -22,25 +22,12 @@ from armt_jax.memory.feature_maps import feature_dim
 from armt_jax.memory.rules import PRESETS, MemoryRule
 from armt_jax.models import backbones
 from armt_jax.models.attention import KeyValues, SegmentContext
+from armt_jax.models.projections import MemoryProjections
 from armt_jax.models.protocol import Params, Segment
+from armt_jax.models.window import Window, next_window
 
 # Layers are unrolled up to this depth: a scan over layers copies their parameters in every segment.
 UNROLLED_LAYERS = 6
-
-
-class Window(NamedTuple):
-    """Keys and values of the previous segment's tokens, for the sliding-window variant.
-
-    Attributes:
-      k, v: ``[l, b, w, h, e]``.
-      mask: ``[b, w]`` bool, False at padding and where nothing has been read.
-      length: int32 scalar, positions of the next segment go on from here.
-    """
-
-    k: jax.Array
-    v: jax.Array
-    mask: jax.Array
-    length: jax.Array
 
 
 class ArmtState(NamedTuple):
@@ -57,45 +44,6 @@ class ArmtState(NamedTuple):
     z: jax.Array
     written: jax.Array
     window: Window | None = None
-
-
-def _torch_linear_init(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform in +-1/sqrt(fan_in): the default of ``torch.nn.Linear`` and of the authors' code."""
-
-    def init(rng: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
-        bound = 1.0 / fan_in**0.5
-        return jax.random.uniform(rng, shape, dtype, -bound, bound)
-
-    return init
-
-
-class MemoryProjections(nn.Module):
-    """``W_Q, W_K, W_V, W_beta`` of one layer, under the reference names. ``W_V`` starts at zero."""
-
-    config: ModelConfig
-    param_dtype: jax.typing.DTypeLike = jnp.float32
-
-    def setup(self) -> None:
-        """The four projections; Flax calls this."""
-        cfg = self.config
-        init = _torch_linear_init(cfg.d_model)
-        kind = {"use_bias": False, "param_dtype": self.param_dtype}
-        self.W_mq = nn.Dense(cfg.d_mem, kernel_init=init, **kind)
-        self.W_mk = nn.Dense(cfg.d_mem, kernel_init=init, **kind)
-        self.W_mv = nn.Dense(cfg.d_model, kernel_init=nn.initializers.zeros, **kind)
-        self.W_mb = nn.Dense(1, kernel_init=init, bias_init=init, param_dtype=self.param_dtype)
-
-    def query(self, x: jax.Array) -> jax.Array:
-        """``W_Q x``: ``[..., d] -> [..., d_mem]``."""
-        return self.W_mq(x)
-
-    def write(self, m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Keys ``[..., d_mem]``, values ``[..., d]`` and gate logits ``[...]`` of memory tokens."""
-        return self.W_mk(m), self.W_mv(m), self.W_mb(m)[..., 0]
-
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-        """All projections, to create the parameters."""
-        return self.query(x), self.write(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +253,7 @@ class ARMT:
             memories, own = jax.tree.map(
                 lambda a, b: jnp.concatenate([a, b[None]]), (most, own_most), out
             )
-        window = None if window is None else _next_window(window, own, segment)
+        window = None if window is None else next_window(window, own, segment)
         return ArmtState(*memories, window=window), x
 
     def ask(self, params: Params, state: ArmtState, queries: Segment) -> jax.Array:
@@ -339,17 +287,3 @@ class ARMT:
     def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Logits ``[..., v]`` of hidden states: final layer norm and output matrix."""
         return backbones.readout(self.config, params, hidden)
-
-
-def _next_window(window: Window, own: KeyValues, segment: Segment) -> Window:
-    """The segment's tokens become the window: detached, memory tokens left out."""
-    length, room = segment.tokens.shape[1], window.mask.shape[1]
-    if length > room:
-        raise ValueError(f"segment of {length} tokens: longer than the sliding window of {room}")
-
-    def fit(leaf: jax.Array) -> jax.Array:
-        tokens = lax.stop_gradient(leaf[:, :, :length])
-        return jnp.pad(tokens, ((0, 0), (0, 0), (0, room - length), (0, 0), (0, 0)))
-
-    mask = jnp.pad(segment.mask, ((0, 0), (0, room - length)))
-    return Window(fit(own.k), fit(own.v), mask, jnp.asarray(length, jnp.int32))

@@ -7,7 +7,7 @@ import platform
 
 
 def release_freed_memory() -> bool:
-    """Ask glibc to return what is free in its heaps (``malloc_trim``); True where it could be asked.
+    """Ask glibc to return what is free in its heaps (``malloc_trim``): True where it could be.
 
     Compiling one training step leaves several hundred megabytes of freed but resident heap behind,
     which would otherwise stand beside the step's own memory for the rest of the run.
