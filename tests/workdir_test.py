@@ -1,15 +1,19 @@
-"""A folder belongs to one experiment and one process; metrics go on where a checkpoint was."""
+"""A folder belongs to one experiment and one process."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
-from armt_jax.training.metrics import MetricsWriter
+from armt_jax.training import workdir
 from armt_jax.training.workdir import Workdir, read_config
 from configs import ar_remember
 
@@ -40,6 +44,22 @@ def test_another_experiment_is_refused_and_nothing_is_overwritten(tmp_path: Path
     with pytest.raises(ConfigError, match=r"model\.d_ff = 64 there, 128 here"):
         enter(bigger)
     assert read_config(tmp_path) == config
+    with pytest.raises(ConfigError) as caught:
+        enter(dataclasses.replace(bigger, seed=1))
+    assert str(caught.value) == (
+        f"workdir = {str(tmp_path)!r}: holds another experiment: model.d_ff = 64 there, 128 here; "
+        "seed = 0 there, 1 here; must be the same, or choose another --workdir"
+    )
+
+
+def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    enter(config)
+    other = from_config_dict(ar_remember.get_config("paper").to_dict())
+    with pytest.raises(ConfigError, match=r"; and \d+ more; must be the same") as caught:
+        enter(dataclasses.replace(other, workdir=str(tmp_path)))
+    assert str(caught.value).count(" there, ") == 6
+    assert read_config(tmp_path) == config
 
 
 def test_settings_that_change_no_training_may_change(tmp_path: Path) -> None:
@@ -48,7 +68,7 @@ def test_settings_that_change_no_training_may_change(tmp_path: Path) -> None:
     changed = dataclasses.replace(
         config,
         evaluation=dataclasses.replace(config.evaluation, samples=7),
-        train=dataclasses.replace(config.train, data_workers=2),
+        train=dataclasses.replace(config.train, data_workers=2, log_every=1),
     )
     enter(changed)
     assert read_config(tmp_path) == changed
@@ -75,17 +95,80 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> 
         read_config(tmp_path / "nothing")
 
 
-def test_metrics_after_the_checkpoint_are_dropped_and_come_again(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path, 0)
-    for step in range(1, 6):
-        writer.write(step, {"loss": 1.0 / step})
-    writer.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')
-    writer = MetricsWriter(tmp_path, 3)
-    writer.write(4, {"loss": 0.25, "stage": 1})
-    writer.close()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert lines[-1] == {"step": 4, "loss": 0.25, "stage": 1}
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+def test_a_start_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json.4242.tmp").write_text('{"na')
+    config = make_config(tmp_path)
+    enter(config)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "config.json"]
+    assert read_config(tmp_path) == config
+
+
+def test_a_start_that_failed_does_not_keep_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    config = make_config(tmp_path)
+    held = Workdir(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir, "atomic_write", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*config\.json"):
+            held.__enter__()
+    assert not (tmp_path / "config.json").exists()
+    enter(config)
+
+
+def test_the_folder_is_checked_again_once_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    flock = workdir.fcntl.flock
+
+    def late(file: TextIO, how: int) -> None:
+        """Another process comes, and is gone, after the first check and before the lock."""
+        monkeypatch.undo()
+        enter(dataclasses.replace(config, seed=1))
+        flock(file, how)
+
+    monkeypatch.setattr(workdir.fcntl, "flock", late)
+    with pytest.raises(ConfigError, match="seed = 1 there, 0 here"):
+        enter(config)
+    assert read_config(tmp_path).seed == 1
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    program = (
+        "import dataclasses, sys, time\n"
+        "from armt_jax.config import from_config_dict\n"
+        "from armt_jax.training.workdir import Workdir\n"
+        "from configs import ar_remember\n"
+        "config = from_config_dict(ar_remember.get_config('tiny').to_dict())\n"
+        "with Workdir(dataclasses.replace(config, workdir=sys.argv[1])):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(ConfigError, match="another process is training there"):
+            enter(config)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    enter(config)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory: .*file/run"):
+        enter(make_config(tmp_path / "file" / "run"))

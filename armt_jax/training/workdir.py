@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 from pathlib import Path
@@ -14,7 +15,8 @@ from armt_jax.evaluation.results import atomic_write
 _LOCK = ".lock"
 _CONFIG = "config.json"
 # Settings that may differ when a run goes on: they change no number of its training.
-_FREE = ("workdir", "evaluation", "train.data_workers")
+_FREE = ("workdir", "evaluation", "train.data_workers", "train.log_every")
+_LISTED = 6  # differing settings that an error names, of more it says how many
 
 
 class Workdir:
@@ -37,23 +39,20 @@ class Workdir:
           ConfigError: it is no folder, holds something else or another experiment, or is in use.
           OSError: it cannot be written.
         """
-        where = f"workdir = {str(self.path)!r}"
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{where}: is a file; must be a folder, or not there yet")
-        there = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        if there - {_LOCK} and _CONFIG not in there:
-            raise ConfigError(f"{where}: holds files but no {_CONFIG}; must be empty or a run's")
-        if _CONFIG in there:
-            _check_same(where, read_config_values(self.path), to_dict(self.config))
+        self._check()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / _LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ConfigError(f"{where}: another process is training there") from None
-        content = json.dumps(to_dict(self.config), indent=1) + "\n"
-        atomic_write(self.path / _CONFIG, content.encode())
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context((self.path / _LOCK).open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"{self._where}: another process is training there") from None
+            self._check()  # again: another process may have had the folder until now
+            for unfinished in self.path.glob(f".{_CONFIG}.*"):
+                unfinished.unlink()
+            content = json.dumps(to_dict(self.config), indent=1) + "\n"
+            atomic_write(self.path / _CONFIG, content.encode())
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
@@ -62,7 +61,23 @@ class Workdir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.close()
+        self._held.close()
+
+    @property
+    def _where(self) -> str:
+        return f"workdir = {str(self.path)!r}"
+
+    def _check(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self._where}: is a file; must be a folder, or not there yet")
+        names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+        if _CONFIG in names:
+            _check_same(self._where, read_config_values(self.path), to_dict(self.config))
+        # A start that was killed leaves the lock and perhaps an unfinished configuration.
+        elif any(name != _LOCK and not name.startswith(f".{_CONFIG}.") for name in names):
+            raise ConfigError(
+                f"{self._where}: holds files but no {_CONFIG}; must be empty or a run's"
+            )
 
 
 def read_config_values(folder: Path) -> dict[str, Any]:
@@ -96,13 +111,22 @@ def read_config(folder: Path) -> ExperimentConfig:
 
 def _check_same(where: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     first, second = _flatten(stored), _flatten(wanted)
-    for name in sorted(first.keys() | second.keys()):
-        free = any(name == entry or name.startswith(f"{entry}.") for entry in _FREE)
-        if not free and first.get(name) != second.get(name):
-            raise ConfigError(
-                f"{where}: holds another experiment: {name} = {first.get(name)!r} there, "
-                f"{second.get(name)!r} here; must be the same, or choose another --workdir"
-            )
+    differing = [
+        f"{name} = {first.get(name)!r} there, {second.get(name)!r} here"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name) and not _is_free(name)
+    ]
+    if differing:
+        more = len(differing) - _LISTED
+        rest = [f"and {more} more"] if more > 0 else []
+        raise ConfigError(
+            f"{where}: holds another experiment: {'; '.join(differing[:_LISTED] + rest)}; "
+            "must be the same, or choose another --workdir"
+        )
+
+
+def _is_free(name: str) -> bool:
+    return any(name == entry or name.startswith(f"{entry}.") for entry in _FREE)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
