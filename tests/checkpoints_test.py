@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +158,24 @@ def test_a_save_that_was_killed_leaves_the_one_before(tmp_path: Path) -> None:
     assert_is_step(store.restore(make_state(0), warn=pytest.fail), 2)
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["check", "write"])
+def test_a_full_disk_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
     save(tmp_path, {1: None})
-    store = Checkpoints(tmp_path)
 
     def full(*args: Any, **kwargs: Any) -> None:
         del args, kwargs
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ocp.StandardCheckpointer, "save", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left on device"):
-        store.save(2, make_state(2), {"position": 2}, None)
+    if fails == "check":
+        usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    else:
+        monkeypatch.setattr(ocp.StandardCheckpointer, "save", full)
+    with pytest.raises(
+        CheckpointError, match=r"2: .* cannot be written \(No space left on device\)"
+    ):
+        Checkpoints(tmp_path).save(2, make_state(2), {"position": 2}, None)
     assert_is_step(restore(tmp_path)[0], 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -10,9 +10,11 @@ because it casts what differs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +79,7 @@ class Checkpoints:
         final = self._folder / str(step)
         saving = final.with_suffix(_SAVING)
         try:
+            _check_room(self._folder, state)
             with _orbax() as orbax:
                 orbax.save(saving / _STATE, state)
             content = {
@@ -221,21 +224,30 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
             yield path.relative_to(folder).as_posix(), _sha256(path.read_bytes())
 
 
+def _check_room(folder: Path, state: Any) -> None:
+    """Fail where the disk has no room for ``state``: Orbax's own failure prints pages of traces."""
+    leaves = jax.tree.leaves(state)
+    needed = sum(leaf.nbytes for leaf in leaves) * 5 // 4 + len(leaves) * 2**12 + 2**18
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
 def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = text.strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[ocp.StandardCheckpointer]:
-    """A checkpointer, silent: Orbax reports its ordinary work as warnings."""
+    """A checkpointer, silent: it warns of its ordinary work, and its errors are raised as well."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         # Leaving it waits for the save, which the checkpointer does in the background.
         with ocp.StandardCheckpointer() as checkpointer:
