@@ -101,7 +101,7 @@ def _quickstart() -> dict[str, Any]:
         "model": {
             "n_layer": 2,
             "d_model": 64,
-            "d_mem": 16,
+            "d_mem": 32,
             "d_ff": 256,
             "initializer_range": 0.125,
         },
