@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from armt_jax.config import ExperimentConfig, from_config_dict
+from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.training import loop
 from armt_jax.training.interruption import Interrupted
@@ -182,6 +182,40 @@ def test_workers_and_prefetching_change_nothing(
     with pytest.raises(Interrupted):
         train(config, stop(signal.SIGTERM, at=3))
     assert_same_run(whole[0], train(config), whole[1], tmp_path)
+
+
+@pytest.mark.parametrize(("right", "steps", "warned"), [(8, [3, 3], False), (4, [5, 4], True)])
+def test_a_stage_ends_at_its_target_or_with_a_warning(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    right: int,
+    steps: list[int],
+    warned: bool,
+) -> None:
+    config = make_config(tmp_path)
+    curriculum = dataclasses.replace(config.curriculum, target=(0.9, 0.9))
+    config = dataclasses.replace(config, curriculum=curriculum)
+    with Workdir(config) as folder:
+        trainer = Trainer(config, folder)
+
+        def evaluate(params: Any, samples: Any) -> tuple[int, int]:
+            del params
+            return right, len(samples.context)
+
+        monkeypatch.setattr(trainer, "evaluator", evaluate)
+        result = trainer.run()
+    assert [stage.steps for stage in result.position.history] == steps
+    assert [stage.reached for stage in result.position.history] == [not warned] * 2
+    assert ("below its target of 0.9" in capsys.readouterr().err) is warned
+    ends = [line for line in metrics_of(tmp_path) if "stage_reached" in line]
+    assert [line["stage_reached"] for line in ends] == [int(not warned)] * 2
+
+
+def test_more_evaluation_samples_than_there_are_is_said_before_training(tmp_path: Path) -> None:
+    config = make_config(tmp_path, eval_samples=1001)
+    with Workdir(config) as folder, pytest.raises(ConfigError, match=r"train\.eval_samples = 1001"):
+        Trainer(config, folder)
 
 
 def test_divergence_stops_says_where_and_saves_nothing_of_it(tmp_path: Path) -> None:

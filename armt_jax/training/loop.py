@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from armt_jax.config import ExperimentConfig
+from armt_jax.config import ConfigError, ExperimentConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.models import create_model
 from armt_jax.tasks.associative_retrieval import Batch
-from armt_jax.tasks.frozen_sets import load_frozen
+from armt_jax.tasks.frozen_sets import frozen_size, load_frozen
 from armt_jax.tasks.stream import train_stream
 from armt_jax.training import curriculum
 from armt_jax.training.checkpoints import Checkpoints
@@ -60,6 +60,13 @@ class Trainer:
         self.model = create_model(config.model)
         self.optimizer = create_optimizer(config.optimizer)
         self.stages = curriculum.create_stages(config.curriculum, config.task.value_size)
+        for stage in self.stages:
+            most = frozen_size(stage.task, "validation")
+            if config.train.eval_samples > most:
+                raise ConfigError(
+                    f"train.eval_samples = {config.train.eval_samples}: must be at most {most}, "
+                    "the size of a validation set"
+                )
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.display = ProgressDisplay(len(self.stages))
         value_size = config.task.value_size
@@ -69,7 +76,6 @@ class Trainer:
         self.state, self.position = self._start()
         self.metrics = MetricsWriter(folder.path, self.position.step)
         self.exact_match: float | None = None
-        self._validation: tuple[int, Batch] | None = None
         self._pending: StepMetrics | None = None
 
     @property
@@ -113,6 +119,8 @@ class Trainer:
     def _run_stage(self, stage: Stage, watch: SignalWatch) -> None:
         train, started = self.config.train, time.monotonic()
         self.display.stage(stage, self.position.step_in_stage)
+        # Read before the first step, not at the first evaluation: what is wrong is said at once.
+        self._validation = load_frozen(stage.task, "validation", num_samples=train.eval_samples)
         stream = train_stream(
             stage.task,
             self.config.seed,
@@ -180,12 +188,7 @@ class Trainer:
 
     def _evaluate(self, stage: Stage) -> float:
         started = time.monotonic()
-        if self._validation is None or self._validation[0] != stage.index:
-            samples = load_frozen(
-                stage.task, "validation", num_samples=self.config.train.eval_samples
-            )
-            self._validation = stage.index, samples
-        correct, total = self.evaluator(self.state.params, self._validation[1])
+        correct, total = self.evaluator(self.state.params, self._validation)
         self.metrics.write(
             self.position.step,
             {
