@@ -68,11 +68,11 @@ def measure(
     step = step.lower(state, batch, rate).compile()
     compile_seconds = time.perf_counter() - started
     release_freed_memory()
-    state, metrics = step(state, batch, rate)
+    state, _ = step(state, batch, rate)
     times = []
     for _ in range(steps):
         started = time.perf_counter()
-        state, metrics = step(state, batch, rate)
+        state, _ = step(state, batch, rate)
         jax.block_until_ready(state)
         times.append(time.perf_counter() - started)
     peak_memory = machine.peak_memory_bytes()
