@@ -45,7 +45,7 @@ def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: i
     state = model.init_state(batch.context.shape[0])
     segments = Segment(tokens, mask)
     state, _ = run_segments(model, params, state, segments, schedule="auto", need_hidden=False)
-    asked = Segment(batch.queries, jnp.ones(batch.queries.shape, bool))
+    asked = Segment(jnp.asarray(batch.queries), jnp.ones(batch.queries.shape, bool))
     start = batch.queries.shape[-1] - answer_length(value_size)
     hidden = model.ask(params, state, asked)[:, :, start - 1 : -1]
     logits = model.readout(params, hidden)
