@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from armt_jax.config import ConfigError
 from armt_jax.models.armt import ARMT, ArmtState
@@ -39,7 +41,8 @@ def sample_token(logits: jax.Array, rng: jax.Array, sampling: Sampling) -> jax.A
     """Next token ids ``[b]`` of ``logits [b, v]``."""
     if sampling.temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = logits / sampling.temperature
+    # The likeliest is 0: however small the temperature, it stays finite.
+    logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         smallest = lax.top_k(logits, sampling.top_k)[0][:, -1:]
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
@@ -54,7 +57,7 @@ def sample_token(logits: jax.Array, rng: jax.Array, sampling: Sampling) -> jax.A
 
 
 def _check_sampling(sampling: Sampling, rng: jax.Array | None) -> None:
-    if sampling.temperature < 0:
+    if not sampling.temperature >= 0:
         raise ConfigError(f"temperature = {sampling.temperature}: must be 0 (greedy) or positive")
     if sampling.top_k < 0:
         raise ConfigError(f"top_k = {sampling.top_k}: must be 0 (all) or more")
@@ -140,10 +143,18 @@ def generate_with_scores(
     """As ``generate``; also the raw logits of every step ``[b, new, v]``, 0 after an early stop."""
     tokens = check_tokens(tokens, model.config.vocab_size)
     mask = check_mask(attention_mask, tokens)
+    if not isinstance(mask, Tracer) and not np.all(mask[:, -1]):
+        row = int(np.argmin(mask[:, -1]))
+        raise ConfigError(
+            f"attention_mask[{row}, -1] = False: a prompt ends with a token, pad it on the left"
+        )
     sampling = Sampling(temperature, top_k, top_p)
     _check_sampling(sampling, rng)
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
+    if stop_token is not None and not 0 <= stop_token < model.config.vocab_size:
+        accepted = f"must be in [0, {model.config.vocab_size}), the vocabulary"
+        raise ConfigError(f"stop_token = {stop_token}: {accepted}")
     lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
     if len(lengths) > 1:
         model.config.check_segment(max(lengths[:-1]))
@@ -204,7 +215,8 @@ def generate(
       tokens: ``[b, n]`` prompts.
       segment_size: tokens per segment; only the last segment is continued.
       max_new_tokens: how many to generate.
-      alignment, attention_mask: as in ``forward``; in the last segment padding takes no position.
+      alignment, attention_mask: as in ``forward``; in the last segment padding takes no position,
+        and stands on the left.
       temperature, top_k, top_p: see ``Sampling``.
       rng: key for sampling.
       stop_token: a text ends after it; the rest of its row is filled with it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -25,19 +26,27 @@ SIZES: dict[str, Any] = {
 }
 
 
+# Values are compared here and no speeds: LLVM's optimisations would double the compile time.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def small_model(**changes: Any) -> ARMT:
     """A model of ``SIZES`` with ``changes``."""
     return create_model(ModelConfig(**{**SIZES, **changes}))
 
 
 def lively_params(model: ARMT, seed: int = 0) -> Params:
-    """Parameters at initialisation, but with a ``W_V`` that writes (it starts at zero)."""
-    params = jax.jit(model.init)(jax.random.key(seed))
-    memory = params["layers"]["memory"]
-    kernel = memory["W_mv"]["kernel"]
-    written = 0.3 * jax.random.normal(jax.random.key(seed + 1), kernel.shape, kernel.dtype)
-    memory = {**memory, "W_mv": {"kernel": written}}
-    return {**params, "layers": {**params["layers"], "memory": memory}}
+    """Random parameters in JAX's float: nothing is 0 or 1 as at initialisation, ``W_V`` writes."""
+    rng = np.random.default_rng(seed)
+    dtype = jnp.result_type(float)
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        centre = 1.0 if "scale" in name else 0.0
+        return jnp.asarray(centre + 0.3 * rng.normal(size=leaf.shape), dtype)
+
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_tokens(model: ARMT, *shape: int, seed: int = 0) -> jax.Array:

@@ -1,0 +1,241 @@
+"""Generation: the cache against reading everything again, and how the next token is chosen."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import armt_jax
+from armt_jax import ConfigError
+from armt_jax.generation import Sampling, generate_with_scores, sample_token
+from armt_jax.models import ARMT
+from tests.small_models import (
+    lively_params,
+    quick_jit,
+    random_tokens,
+    segments_of,
+    small_model,
+)
+
+SIZE, NEW = 4, 6
+
+
+@functools.lru_cache
+def _generator(model: ARMT, **kwargs: Any):
+    """``f(params, tokens, mask=None, rng=None)``, compiled once for every setting."""
+
+    def run(params, tokens, mask=None, rng=None):
+        settings = {"segment_size": SIZE, "max_new_tokens": NEW, **kwargs}
+        return generate_with_scores(model, params, tokens, attention_mask=mask, rng=rng, **settings)
+
+    return quick_jit(run)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("backbone", ["gpt2", "gpt_neox"])
+def test_greedy_text_equals_reading_the_last_segment_again_for_every_token(backbone: str) -> None:
+    """No cache here: the growing segment is read from its start, as a query of the memory."""
+    model = small_model(backbone=backbone)
+    params = lively_params(model)
+    tokens = random_tokens(model, 2, 2 * SIZE + 3)
+    ids, scores = _generator(model)(params, tokens)
+    context = tokens[:, : 2 * SIZE].reshape(2, 2, SIZE).swapaxes(0, 1)
+    run = functools.partial(armt_jax.run_segments, model, need_hidden=False)
+    state, _ = quick_jit(run)(params, model.init_state(2), segments_of(context))
+    read = quick_jit(functools.partial(armt_jax.answer, model))
+    text = np.zeros((2, 3 + NEW), np.int32)
+    text[:, :3] = tokens[:, 2 * SIZE :]
+    for step in range(NEW):
+        # What stands after the last token is padding that no token sees.
+        mask = np.broadcast_to(np.arange(3 + NEW) < 3 + step, text.shape)
+        query = segments_of(jnp.asarray(text)[:, None], mask[:, None])
+        logits = read(params, state, query)[:, 0, 2 + step]
+        np.testing.assert_allclose(scores[:, step], logits, rtol=1e-11, atol=1e-11)
+        text[:, 3 + step] = np.argmax(logits, axis=-1)
+        np.testing.assert_array_equal(ids[:, step], text[:, 3 + step])
+    assert ids.dtype == jnp.int32
+    # The memory is read: without the earlier segments the text is another one.
+    alone, _ = _generator(model)(params, tokens[:, 2 * SIZE :])
+    assert np.any(alone != ids)
+
+
+def test_generate_is_the_text_of_generate_with_scores() -> None:
+    model = small_model(n_layer=1)
+    params, tokens = lively_params(model), random_tokens(model, 2, SIZE)
+    ids = armt_jax.generate(model, params, tokens, segment_size=SIZE, max_new_tokens=NEW)
+    np.testing.assert_array_equal(ids, _generator(model)(params, tokens)[0])
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1e-6),
+        Sampling(temperature=1e-44),
+        Sampling(temperature=2.0, top_k=1),
+        Sampling(temperature=2.0, top_p=1e-6),
+    ],
+)
+def test_limits_of_sampling_are_greedy(sampling: Sampling) -> None:
+    logits = jax.random.normal(jax.random.key(0), (500, 9))
+    chosen = sample_token(logits, jax.random.key(1), sampling)
+    np.testing.assert_array_equal(chosen, sample_token(logits, jax.random.key(2), Sampling()))
+    np.testing.assert_array_equal(chosen, np.argmax(logits, axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(temperature=1.0), [0, 1, 2]),
+        (Sampling(temperature=0.5), [0, 1, 2]),
+        (Sampling(temperature=3.0), [0, 1, 2]),
+        (Sampling(temperature=1.0, top_k=2), [0, 2]),
+        (Sampling(temperature=1.0, top_k=3), [0, 1, 2]),
+        (Sampling(temperature=1.0, top_k=50), [0, 1, 2]),
+        # Probabilities are 0.5, 0.2, 0.3: two tokens are needed for 0.6, all for 0.9.
+        (Sampling(temperature=1.0, top_p=0.6), [0, 2]),
+        (Sampling(temperature=1.0, top_p=0.9), [0, 1, 2]),
+        (Sampling(temperature=1.0, top_p=0.4), [0]),
+        # The nucleus is that of the tempered probabilities 0.66, 0.11, 0.24.
+        (Sampling(temperature=0.5, top_p=0.6), [0]),
+        # And of those that top_k leaves, 0.625 and 0.375.
+        (Sampling(temperature=1.0, top_k=2, top_p=0.6), [0]),
+    ],
+)
+def test_samples_are_distributed_as_the_softmax(sampling: Sampling, kept: list[int]) -> None:
+    draws = 20_000
+    probabilities = np.array([0.5, 0.2, 0.3])
+    logits = jnp.broadcast_to(jnp.log(jnp.asarray(probabilities)), (draws, 3)) + 7.0
+    counts = np.bincount(sample_token(logits, jax.random.key(3), sampling), minlength=3)
+    weights = probabilities[kept] ** (1 / sampling.temperature)
+    expected = draws * weights / weights.sum()
+    assert counts[kept].sum() == draws
+    # Chi-square of at most two degrees of freedom: over 18.4 once in ten thousand.
+    assert np.sum((counts[kept] - expected) ** 2 / expected) < 18.4
+
+
+def test_same_key_same_text() -> None:
+    """Another key gives another text, and equal prompts of one batch are drawn apart."""
+    model = small_model(n_layer=1)
+    params = lively_params(model)
+    tokens = jnp.broadcast_to(random_tokens(model, 1, SIZE), (4, SIZE))
+    sample = _generator(model, temperature=1.5)
+    first, again, other = (
+        np.asarray(sample(params, tokens, rng=jax.random.key(seed))[0]) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)
+    assert len({tuple(row) for row in first}) > 1
+    assert np.any(first[:, 1:] != first[:, :-1])
+
+
+def test_text_ends_at_the_stop_token_and_is_filled_with_it() -> None:
+    model = small_model(n_layer=1)
+    params, tokens = lively_params(model), random_tokens(model, 3, SIZE)
+    sample = functools.partial(_generator(model, temperature=2.0), params, tokens)
+    free, scores = (np.asarray(leaf) for leaf in sample(rng=jax.random.key(0)))
+    stop = int(free[0, 2])
+    stopping = _generator(model, temperature=2.0, stop_token=stop)
+    ids, _ = stopping(params, tokens, rng=jax.random.key(0))
+    ends = [int(np.argmax(row == stop)) if stop in row else NEW for row in free]
+    assert ends[0] <= 2
+    assert max(ends) > ends[0]
+    for row, end in enumerate(ends):
+        np.testing.assert_array_equal(ids[row, :end], free[row, :end])
+        np.testing.assert_array_equal(ids[row, end:], np.full(NEW - end, stop))
+    # Where every text has ended nothing more is computed.
+    greedy, _ = _generator(model)(params, tokens[:1])
+    last = int(greedy[0, 0])
+    ids, scores = _generator(model, stop_token=last)(params, tokens[:1])
+    np.testing.assert_array_equal(ids, np.full((1, NEW), last))
+    assert np.any(scores[:, 0])
+    assert not np.any(scores[:, 1:])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("backbone", ["gpt2", "gpt_neox"])
+def test_left_padded_prompts_equal_unpadded_ones(backbone: str) -> None:
+    """In the last segment padding takes no position; a segment of it is not read at all."""
+    model = small_model(n_layer=1, backbone=backbone)
+    params, generate = lively_params(model), _generator(small_model(n_layer=1, backbone=backbone))
+    tokens = random_tokens(model, 2, SIZE)
+    mask = jnp.asarray([[False] * 2 + [True] * 2, [True] * SIZE])
+    ids, scores = generate(params, tokens, mask)
+    for row, start in ((0, 2), (1, 0)):
+        alone, alone_scores = generate(params, tokens[row : row + 1, start:])
+        np.testing.assert_array_equal(ids[row], alone[0])
+        np.testing.assert_allclose(scores[row], alone_scores[0], rtol=1e-11, atol=1e-11)
+    padded = jnp.pad(tokens, ((0, 0), (SIZE, 0)))
+    segment_mask = jnp.pad(mask, ((0, 0), (SIZE, 0)))
+    padded_ids, padded_scores = generate(params, padded, segment_mask)
+    np.testing.assert_array_equal(padded_ids, ids)
+    np.testing.assert_allclose(padded_scores, scores, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": -1.0}, "temperature = -1.0: must be 0 (greedy) or positive"),
+        ({"temperature": float("nan")}, "temperature = nan: must be 0 (greedy) or positive"),
+        ({"top_k": -1}, "top_k = -1: must be 0 (all) or more"),
+        ({"top_p": 0.0}, "top_p = 0.0: must be in (0, 1]"),
+        ({"top_p": 1.5}, "top_p = 1.5: must be in (0, 1]"),
+        ({"temperature": 1.0}, "rng = None: sampling with a temperature needs a key"),
+        ({"max_new_tokens": 0}, "max_new_tokens = 0: must be at least 1"),
+        (
+            {"max_new_tokens": 15},
+            "max_new_tokens = 15: must be at most 14, "
+            "model.n_positions = 16 less a last segment of 2 tokens",
+        ),
+        ({"stop_token": 23}, "stop_token = 23: must be in [0, 23), the vocabulary"),
+        ({"stop_token": -1}, "stop_token = -1: must be in [0, 23), the vocabulary"),
+        ({"segment_size": 0}, "segment_size = 0: must be at least 1"),
+        ({"alignment": "top"}, "alignment = 'top': must be one of left, right, center"),
+        (
+            {"tokens": np.zeros((1, 31), int), "segment_size": 15},
+            "segment length = 15: must be at most 14 "
+            "(model.n_positions = 16 less model.num_mem_tokens = 2)",
+        ),
+        ({"tokens": np.array([[1, 23]])}, "token id 23: must be in [0, 23), the vocabulary"),
+        ({"tokens": np.array([[1, -2]])}, "token id -2: must be in [0, 23), the vocabulary"),
+        (
+            {"tokens": np.zeros((0, 4), int)},
+            "tokens of shape (0, 4): must be [batch, length], neither of them 0",
+        ),
+        (
+            {"tokens": np.zeros(4, int)},
+            "tokens of shape (4,): must be [batch, length], neither of them 0",
+        ),
+        ({"tokens": np.zeros((1, 4))}, "tokens of dtype float64: must be integers"),
+        (
+            {"attention_mask": np.ones((1, 5), bool)},
+            "attention_mask of shape (1, 5): must be (1, 6), the tokens'",
+        ),
+        (
+            {"attention_mask": np.array([[True] * 5 + [False]])},
+            "attention_mask[0, -1] = False: a prompt ends with a token, pad it on the left",
+        ),
+    ],
+)
+def test_impossible_request_is_refused(changes: dict[str, Any], message: str) -> None:
+    model = small_model(n_layer=1)
+    request: dict[str, Any] = {
+        "tokens": np.ones((1, 6), int),
+        "segment_size": SIZE,
+        "max_new_tokens": NEW,
+        **changes,
+    }
+    with pytest.raises(ConfigError) as error:
+        armt_jax.generate(model, lively_params(model), request.pop("tokens"), **request)
+    assert str(error.value) == message
+
+
+def test_rotary_positions_do_not_limit_the_text() -> None:
+    model = small_model(n_layer=1, backbone="gpt_neox", n_positions=6)
+    params, tokens = lively_params(model), random_tokens(model, 1, SIZE)
+    ids, _ = _generator(model)(params, tokens)
+    assert ids.shape == (1, NEW)
