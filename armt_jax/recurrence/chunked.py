@@ -54,9 +54,14 @@ class _Log(NamedTuple):
 
 
 def chunk_length(segments: int, longest: int = DEFAULT_CHUNK) -> int:
-    """Segments per chunk: the length up to ``longest`` that pads least, the longest of those."""
+    """Segments per chunk, up to ``longest``: the length that costs least.
+
+    A segment of padding costs as much as any other, and a chunk (moving A once, as the sequential
+    schedule does for every segment) about as much as a segment. So 50 segments are 10 chunks of 5,
+    and 7 are 2 chunks of 4 rather than 7 of 1. Of two equal costs the one that pads less is taken.
+    """
     lengths = range(1, min(longest, segments) + 1)
-    return max(lengths, key=lambda c: (-(-segments // c) * -c, c))
+    return min(lengths, key=lambda c: (-(-segments // c) * (c + 1), -(-segments // c) * c))
 
 
 def run_chunked(
