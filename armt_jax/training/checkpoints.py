@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import logging
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from armt_jax.evaluation.results import atomic_write
+from armt_jax.training.digest import DamagedError, check_digests, digests, seal, unseal
 
 LATEST, BEST = "latest", "best"
 _STATE, _DESCRIPTION = "state", "description.json"
-_SAVING, _REMOVED = ".saving", ".removed"
+_SAVING, _REMOVED, _REPLACED = ".saving", ".removed", ".replaced"
+_LISTED = 6  # leaves that an error names, of more it says how many
 
 
 class CheckpointError(RuntimeError):
@@ -54,8 +57,10 @@ class Checkpoints:
         self._folder = folder.absolute()
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for entry in self._folder.iterdir():
-                if entry.suffix in (_SAVING, _REMOVED):
+            for entry in list(self._folder.iterdir()):
+                if entry.suffix == _REPLACED and not entry.with_suffix("").exists():
+                    entry.rename(entry.with_suffix(""))  # killed before the new one had its name
+                elif entry.suffix in (_SAVING, _REMOVED, _REPLACED):
                     shutil.rmtree(entry)
 
     def steps(self) -> list[int]:
@@ -66,31 +71,30 @@ class Checkpoints:
         """Save ``state`` (a pytree of arrays) and ``meta`` (JSON) as the checkpoint of ``step``.
 
         Args:
-          step: of the run; nothing happens where it is saved already.
+          step: of the run; a checkpoint that it has already is replaced.
           state: what is restored with a template of the same structure.
           meta: whatever JSON can hold.
-          score: what the best checkpoint has most of; None where it was not measured.
+          score: what the best checkpoint has most of; None or NaN where it was not measured.
 
         Raises:
           CheckpointError: it cannot be written; the checkpoints before it are untouched.
         """
-        if step in self.steps():
-            return
         final = self._folder / str(step)
         saving = final.with_suffix(_SAVING)
         try:
+            leaves = _saved_leaves(state)
             _check_room(self._folder, state)
             with _orbax() as orbax:
                 orbax.save(saving / _STATE, state)
             content = {
                 "meta": meta,
-                "score": score,
-                "leaves": dict(_shapes(state)),
-                "files": dict(_digests(saving / _STATE)),
+                "score": score if score is not None and math.isfinite(score) else None,
+                "leaves": leaves,
+                "files": digests(saving / _STATE),
             }
-            text = json.dumps(content, sort_keys=True)
-            description = {"digest": _sha256(text.encode()), "content": text}
-            atomic_write(saving / _DESCRIPTION, json.dumps(description).encode())
+            atomic_write(saving / _DESCRIPTION, seal(content))
+            if final.exists():
+                final.rename(final.with_suffix(_REPLACED))
             saving.rename(final)
         except Exception as error:  # Orbax and tensorstore raise errors of many unrelated types
             shutil.rmtree(saving, ignore_errors=True)
@@ -98,6 +102,8 @@ class Checkpoints:
                 f"{final}: the checkpoint cannot be written ({_reason(error)}); "
                 "those before it are untouched"
             ) from error
+        if (replaced := final.with_suffix(_REPLACED)).exists():
+            shutil.rmtree(replaced)
         self._tidy()
 
     def restore(
@@ -115,12 +121,13 @@ class Checkpoints:
 
         Raises:
           CheckpointError: no such step, a checkpoint of another shape, or only damaged ones.
+          PermissionError: a checkpoint may not be read, which is no damage.
         """
         steps = self._candidates(which)
         for step in steps:
             try:
                 return self._read(step, template)
-            except _DamagedError as error:
+            except DamagedError as error:
                 problem = f"{self._folder / str(step)}: the checkpoint is damaged ({error})"
                 if isinstance(which, int):
                     raise CheckpointError(problem) from error
@@ -152,7 +159,7 @@ class Checkpoints:
         """Steps that have a score, the best first, the later one of two equal ones."""
         scores = {}
         for step in self.steps():
-            with contextlib.suppress(_DamagedError):
+            with contextlib.suppress(DamagedError):
                 scores[step] = self._describe(step)["score"]
         scored = [step for step, score in scores.items() if score is not None]
         return sorted(scored, key=lambda step: (scores[step], step), reverse=True)
@@ -172,56 +179,60 @@ class Checkpoints:
         return [int(which)]
 
     def _describe(self, step: int) -> dict[str, Any]:
-        try:
-            stored = json.loads((self._folder / str(step) / _DESCRIPTION).read_bytes())
-            text, digest = str(stored["content"]), stored["digest"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise _DamagedError(f"{_DESCRIPTION} cannot be read") from error
-        if _sha256(text.encode()) != digest:
-            raise _DamagedError(f"{_DESCRIPTION} is not what was saved")
-        return json.loads(text)
+        return unseal(self._folder / str(step) / _DESCRIPTION)
 
     def _read(self, step: int, template: Any) -> Restored:
         content, folder = self._describe(step), self._folder / str(step) / _STATE
-        found = dict(_digests(folder))
-        for name, digest in content["files"].items():
-            if found.get(name) != digest:
-                problem = "is not what was saved" if name in found else "is missing"
-                raise _DamagedError(f"{_STATE}/{name} {problem}")
+        check_digests(folder, content["files"])
         self._check_shapes(step, content["leaves"], template)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         try:
             with _orbax() as orbax:
-                state = orbax.restore(folder, abstract)
+                state = orbax.restore(folder, jax.tree.map(_abstract, template))
         except Exception as error:  # as for save
             raise CheckpointError(f"{folder}: cannot be read ({_reason(error)})") from error
         return Restored(step, state, content["meta"])
 
     def _check_shapes(self, step: int, leaves: dict[str, str], template: Any) -> None:
         wanted = dict(_shapes(template))
-        for name in sorted(wanted.keys() | leaves.keys()):
-            there, here = leaves.get(name, "missing"), wanted.get(name, "missing")
-            if there != here:
-                raise CheckpointError(
-                    f"{self._folder / str(step)}: the checkpoint is of another model: {name} is "
-                    f"{there} there, must be {here}"
-                )
-
-
-class _DamagedError(Exception):
-    """A checkpoint that cannot be trusted."""
+        differing = [
+            f"{name} is {leaves.get(name, 'missing')} there, must be {wanted.get(name, 'absent')}"
+            for name in sorted(wanted.keys() | leaves.keys())
+            if leaves.get(name) != wanted.get(name)
+        ]
+        if differing:
+            more = len(differing) - _LISTED
+            rest = [f"and {more} more"] if more > 0 else []
+            raise CheckpointError(
+                f"{self._folder / str(step)}: the checkpoint is of another model: "
+                + "; ".join(differing[:_LISTED] + rest)
+            )
 
 
 def _shapes(tree: Any) -> Iterator[tuple[str, str]]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        yield name, f"{leaf.dtype}{list(leaf.shape)}"
+        yield _name(path), f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), _sha256(path.read_bytes())
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _saved_leaves(state: Any) -> dict[str, str]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        # Orbax writes NumPy's scalars and cannot read them.
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            kind = type(leaf).__name__
+            raise TypeError(f"{_name(path)} is of type {kind}, must be an array of JAX or NumPy")
+    return dict(_shapes(state))
+
+
+def _abstract(leaf: Any) -> Any:
+    """What Orbax needs; without a sharding it would ask for the devices of the save."""
+    struct: Any = ocp.utils.to_shape_dtype_struct(leaf)
+    if isinstance(leaf, np.ndarray) or struct.sharding is not None:
+        return struct
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=device)
 
 
 def _check_room(folder: Path, state: Any) -> None:
@@ -232,11 +243,10 @@ def _check_room(folder: Path, state: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _reason(error: BaseException) -> str:
+    # tensorstore's line has hundreds of letters of files and sizes before the reason.
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(number[1]))
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = text.strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
