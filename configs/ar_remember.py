@@ -13,6 +13,8 @@ tiny         1 x 32, GPT-2     1 and 2 pairs, 32 steps     2 CPU cores, 30 secon
 ``make quickstart`` runs ``quickstart``.
 
 Expected result: exact match of 0.99 or more at 50 pairs (default), at 15 pairs (quickstart).
+Measured: quickstart 1.000 at 15 pairs in 440 s on 2 busy cores (seed 0). The default has not been
+run to its end: it learnt the first two stages, then stood at 0.83 for 500 steps of the third.
 The first stage is small enough to find out how to look up, and asks for every key; asked for one
 key per context, or started from weights of standard deviation 0.02 (the paper's, made for wider
 models), a small model stays on a plateau for thousands of steps.
