@@ -29,8 +29,9 @@ S, B, T = 7, 3, 3
 
 
 def _text(model: ARMT):
-    """Row 0 is whole; row 1 has segments of padding in the middle; row 2 ends early."""
+    """Row 0 starts with a segment of padding; row 1 has them in the middle; row 2 ends early."""
     mask = np.ones((S, B, T), bool)
+    mask[0, 0] = False
     mask[2:4, 1] = False
     mask[5:, 2] = False
     mask[4, 2, 1:] = False
