@@ -5,13 +5,12 @@
 Any value can be replaced: ``--config.model.rule=delta_hard --config.seed=1``.
 
 Variant   Model             Trains on                           Cost
-default   4 x 128, GPT-2    Remember, then to 50 updates        2 CPU cores, up to 2 hours
+default   4 x 128, GPT-2    Remember, then to 50 updates        2 CPU cores, not yet run
 paper     4 x 128, NeoX     to 50 updates                       one GPU
-tiny      1 x 32, GPT-2     1 pair, then 3 updates, 32 steps    2 CPU cores, 30 seconds
+tiny      1 x 32, GPT-2     1 pair, then 3 updates, 32 steps    2 CPU cores, a smoke run
 
 Aim: exact match of 0.995 or more at 500 updates, ten times the trained length. Not yet run.
-The model first learns to look up (Remember, 4 unique keys, every key asked) and then to replace:
-on Rewrite alone, from scratch, it stays on a plateau for thousands of steps.
+The model first learns to look up (Remember, 4 unique keys, every key asked) and then to replace.
 """
 
 from typing import Any
