@@ -19,8 +19,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from armt_jax.config import ModelConfig, OptimizerConfig
+from armt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
 from armt_jax.models import create_model
+from armt_jax.sharding import batched, create_mesh, use_cpu_cores
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch
 from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.optimizer import create_optimizer
@@ -35,6 +36,7 @@ _KEY_SIZE = flags.DEFINE_integer("key_size", 2, "digits of a key", lower_bound=1
 _BACKBONE = flags.DEFINE_enum("backbone", "gpt2", ["gpt2", "gpt_neox"], "block")
 _RULE = flags.DEFINE_string("rule", "armt", "memory rule")
 _STEPS = flags.DEFINE_integer("steps", 10, "timed steps", lower_bound=1)
+_DEVICES = flags.DEFINE_integer("cpu_devices", -1, "devices of a CPU (-1: one a core)")
 _JSON = flags.DEFINE_bool("json", False, "print only the JSON line")
 
 OPTIMIZER = OptimizerConfig(
@@ -58,11 +60,13 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds of a step and what follows from them."""
     model, optimizer = create_model(config), create_optimizer(OPTIMIZER)
-    state = create_state(model, optimizer, 0)
+    mesh = create_mesh(MeshConfig(data=-1), batch_size)
+    state = create_state(model, optimizer, 0, mesh)
     rng = np.random.default_rng(0)
     samples = [task.sample(rng) for _ in range(batch_size)]
-    batch = jax.device_put(Batch(*(np.stack(leaves) for leaves in zip(*samples, strict=True))))
-    step = jit_train_step(model, optimizer, task.value_size, 1)
+    batch = Batch(*(np.stack(leaves) for leaves in zip(*samples, strict=True)))
+    batch = jax.device_put(batch, batched(mesh))
+    step = jit_train_step(model, optimizer, task.value_size, 1, mesh)
     rate = np.float32(OPTIMIZER.learning_rate)
     started = time.perf_counter()
     step = step.lower(state, batch, rate).compile()
@@ -98,6 +102,8 @@ def measure(
 def main(argv: list[str]) -> None:
     """Measure one size and print it."""
     del argv
+    if _DEVICES.value != 1:
+        use_cpu_cores(_DEVICES.value)
     config = ModelConfig(
         backbone=_BACKBONE.value,
         n_layer=4,

@@ -86,6 +86,7 @@ def _default() -> dict[str, Any]:
             "checkpoint_every": 100,
             "data_workers": 0,
         },
+        "mesh": {"data": -1},
         "evaluation": {"num_pairs": (50, 100, 200, 500, 5000), "samples": 1000, "batch_size": 100},
     }
 
@@ -151,6 +152,7 @@ def _tiny() -> dict[str, Any]:
             "eval_samples": 64,
             "checkpoint_every": 10,
         },
+        "mesh": {"data": 1},
         "evaluation": {"num_pairs": (1, 3, 6), "samples": 100, "batch_size": 50},
     }
 

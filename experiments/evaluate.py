@@ -17,6 +17,7 @@ from absl import flags
 from armt_jax.config import ConfigError, ExperimentConfig, TaskConfig
 from armt_jax.evaluation.tables import print_table
 from armt_jax.models import create_model
+from armt_jax.sharding import use_cpu_cores
 from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
 from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--workdir is missing: must name the folder of a run")
     folder = Path(_WORKDIR.value)
     config = read_config(folder)
+    use_cpu_cores()
     task = _task(config)
     lengths = config.evaluation.num_pairs if _PAIRS.value is None else _numbers(_PAIRS.value)
     samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value

@@ -85,6 +85,8 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ),
     ("train.grad_accum", 3, "must divide train.batch_size = 8"),
     ("train.data_workers", -1, "must be 0 or more"),
+    ("mesh.data", 0, "must be at least 1, or -1 for every device"),
+    ("mesh.data", -2, "must be at least 1, or -1 for every device"),
     ("evaluation.num_pairs", (), "needs at least one length"),
     ("evaluation.samples", 0, "must be at least 1"),
     ("evaluation.batch_size", 0, "must be at least 1"),

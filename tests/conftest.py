@@ -13,6 +13,9 @@ import jax
 import pytest
 from absl import flags
 
+# Simulated devices, for the tests of meshes; all others use the first.
+jax.config.update("jax_num_cpu_devices", 8)
+
 # A silent broadcast [b, d] + [d, b] of equal sizes is a wrong number, not an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from armt_jax.config import ModelConfig, OptimizerConfig
+from armt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
 from armt_jax.evaluation.evaluate import Evaluator, score_batch
 from armt_jax.models import create_model
 from armt_jax.recurrence import forward
+from armt_jax.sharding import create_mesh
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch
 from armt_jax.tasks.stream import train_stream
 from armt_jax.training.loss import next_token_loss
@@ -44,6 +45,7 @@ OPTIMIZER = create_optimizer(
 TASK = AssociativeRetrieval(
     "rewrite", num_pairs=4, key_size=1, value_size=2, num_queries=0, random_num_pairs=True
 )
+MESH = create_mesh(MeshConfig(data=1), 1)
 
 
 score = jax.jit(functools.partial(score_batch, MODEL, value_size=TASK.value_size))
@@ -53,7 +55,7 @@ accumulate = jax.jit(functools.partial(accumulate_gradients, MODEL), static_argn
 
 @functools.cache
 def training_step() -> Any:
-    return jit_train_step(MODEL, OPTIMIZER, TASK.value_size, grad_accum=1)
+    return jit_train_step(MODEL, OPTIMIZER, TASK.value_size, grad_accum=1, mesh=MESH)
 
 
 def draw_batch(size: int, seed: int = 0) -> Batch:
@@ -123,7 +125,7 @@ def test_accumulation_equals_the_undivided_batch(pieces: int) -> None:
 
 
 def test_steps_learn_one_batch_by_heart_with_one_compilation() -> None:
-    state, batch = create_state(MODEL, OPTIMIZER, seed=0), draw_batch(4)
+    state, batch = create_state(MODEL, OPTIMIZER, seed=0, mesh=MESH), draw_batch(4)
     step = training_step()
     losses = []
     for i in range(60):

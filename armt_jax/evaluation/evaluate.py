@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from armt_jax.evaluation.exact_match import (
     MatchCount,
@@ -17,6 +20,7 @@ from armt_jax.evaluation.exact_match import (
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
 from armt_jax.recurrence import run_segments
+from armt_jax.sharding import DATA, batched, data_mesh, replicated
 from armt_jax.tasks.associative_retrieval import Batch
 
 
@@ -60,17 +64,31 @@ def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: i
 class Evaluator:
     """Exact match of a model on frozen sets; compiled once per shape of a batch."""
 
-    def __init__(self, model: SegmentModel, value_size: int, batch_size: int) -> None:
-        """Answers of ``value_size`` digits, ``batch_size`` contexts at a time."""
-        self.batch_size = batch_size
+    def __init__(
+        self, model: SegmentModel, value_size: int, batch_size: int, mesh: Mesh | None = None
+    ) -> None:
+        """Answers of ``value_size`` digits, about ``batch_size`` contexts at a time.
+
+        A batch is shared out over the ``data`` axis of ``mesh`` (by default, of all devices), and
+        made a little larger where it does not divide.
+        """
+        mesh = data_mesh(jax.devices()) if mesh is None else mesh
+        devices = mesh.shape[DATA]
+        self.batch_size = -(-batch_size // devices) * devices
 
         def count(params: Params, batch: Batch) -> MatchCount:
-            return score_batch(model, params, batch, value_size).matches
+            return lax.psum(score_batch(model, params, batch, value_size).matches, DATA)
 
-        self._count = jax.jit(count)
+        shared = jax.shard_map(
+            count, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(), check_vma=False
+        )
+        self._everywhere = replicated(mesh)
+        shardings = (self._everywhere, batched(mesh))
+        self._count = jax.jit(shared, in_shardings=shardings, out_shardings=self._everywhere)
 
     def __call__(self, params: Params, samples: Batch) -> tuple[int, int]:
         """Right answers and queries over all ``samples`` (leading axis: contexts)."""
+        params = jax.device_put(params, self._everywhere)
         correct = total = 0
         for start in range(0, samples.context.shape[0], self.batch_size):
             batch = jax.tree.map(lambda x, i=start: x[i : i + self.batch_size], samples)

@@ -6,11 +6,13 @@ therefore left as it was, and the chunk's keys and rows are kept beside it:
     read(phi) = phi A_0 + (phi phi_K^T) U,     phi_K [b, C M, k], U [b, C M, d]
 
 and only at the end ``A_C = A_0 + phi_K^T U``. The values are those of the sequential schedule; what
-changes is what moves. One segment of the sequential scan reads and writes all of A, and its
-backward pass stores A once per segment and adds two matrices of A's size per segment into the
-cotangent. Here nothing of A's size is stored or accumulated per segment: the cotangent of ``A_0``
-is one product of all the chunk's features with the cotangents of what they read. Those come out
-of the ordinary derivative through ``taps``: zeros added to what is read.
+changes is what moves. Nothing of A's size is stored or accumulated per segment: the cotangent of
+``A_0`` is one product of all that the chunk read with, and the cotangents of what was read, which
+come out of the ordinary derivative through ``taps``: zeros added to what is read.
+
+The backward pass keeps a chunk's log and nothing of its activations. It walks the chunk's segments
+in reverse and computes each again from the finished log, of which segment i sees the first ``i M``
+rows: forward and backward of one segment are one program whose intermediate values stay in cache.
 """
 
 from __future__ import annotations
@@ -21,36 +23,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
-from armt_jax.memory import associative
-from armt_jax.memory.associative import MemoryState, Reads
+from armt_jax.memory.associative import MemoryState, mark_written
 from armt_jax.models.armt import ARMT, ArmtState
-from armt_jax.models.attention import SegmentContext
 from armt_jax.models.protocol import Params, Segment
+from armt_jax.recurrence.low_rank import Log, ReadLog, Tap, commit, read_segment, zero_taps
 
 DEFAULT_CHUNK = 5
-
-# What the backward pass keeps of a segment: products with parameters, and what was read. The rest
-# (norms, activations, feature maps, attention weights) is cheap to compute again.
-_POLICY = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names("read"),
-)
-
-
-class _Log(NamedTuple):
-    """One layer's writes so far; rows not yet written are 0.
-
-    Attributes:
-      keys: ``[b, r, d_mem]``, before the feature map (a sixth of the features under DPFP-3).
-      U: ``[b, r, d]``.
-      gamma: ``[b, r]``; None for a rule without ``z``.
-    """
-
-    keys: jax.Array
-    U: jax.Array
-    gamma: jax.Array | None
 
 
 def chunk_length(segments: int, longest: int = DEFAULT_CHUNK) -> int:
@@ -84,176 +63,123 @@ def run_chunked(
         x = jnp.pad(x, ((0, pad), (0, 0), (0, 0)))
         return x.reshape(chunks, length, *x.shape[1:])
 
-    def body(memories: MemoryState, chunk: Any) -> tuple[MemoryState, jax.Array | None]:
-        return _chunk(model, need_hidden, params, memories, chunk)
+    # Layers apart: a stack would be sliced in every segment, and its cotangent put together again.
+    layers = range(model.config.n_layer)
+    apart = [jax.tree.map(lambda leaf, l=l: leaf[l], params["layers"]) for l in layers]
+    used = {"embed": params["embed"], "layers": apart}
+    memories = tuple(MemoryState(state.A[l], state.z[l], state.written[l]) for l in layers)
 
-    memories = MemoryState(*state[:3])
+    def body(memories: Any, chunk: Any) -> tuple[Any, jax.Array | None]:
+        return _chunk(model, need_hidden, used, memories, chunk)
+
     memories, hidden = lax.scan(body, memories, jax.tree.map(fold, segments))
     if hidden is not None:
         hidden = hidden.reshape(chunks * length, *hidden.shape[2:])[:count]
-    return ArmtState(*memories), hidden
+    return ArmtState(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *memories)), hidden
+
+
+class _Residuals(NamedTuple):
+    """What the backward pass of a chunk needs.
+
+    Attributes:
+      params, memories, chunk: the chunk's inputs.
+      logs: of every layer, as the chunk left them.
+      written: ``[c, b]``, whether anything was written before each segment.
+    """
+
+    params: Params
+    memories: tuple[MemoryState, ...]
+    chunk: Segment
+    logs: tuple[Log, ...]
+    written: jax.Array
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _chunk(
-    model: ARMT, need_hidden: bool, params: Params, memories: MemoryState, chunk: Segment
-) -> tuple[MemoryState, jax.Array | None]:
-    logs, written, hidden, _ = _read_chunk(model, need_hidden, memories, chunk, params, None)
-    return _commit(model, memories, logs, written), hidden
+    model: ARMT,
+    need_hidden: bool,
+    params: Params,
+    memories: tuple[MemoryState, ...],
+    chunk: Segment,
+) -> tuple[tuple[MemoryState, ...], jax.Array | None]:
+    return _chunk_forward(model, need_hidden, params, memories, chunk)[0]
 
 
 def _chunk_forward(
-    model: ARMT, need_hidden: bool, params: Params, memories: MemoryState, chunk: Segment
-) -> tuple[Any, Any]:
-    taps = _zero_taps(model, chunk, memories)
-
-    def run(params: Params, taps: Any) -> tuple[Any, Any]:
-        logs, written, hidden, readers = _read_chunk(
-            model, need_hidden, memories, chunk, params, taps
-        )
-        return (logs, hidden), (written, readers)
-
-    (logs, hidden), pullback, (written, readers) = jax.vjp(run, params, taps, has_aux=True)
-    return (_commit(model, memories, logs, written), hidden), (pullback, logs, readers)
-
-
-def _chunk_backward(model: ARMT, need_hidden: bool, residuals: Any, cotangents: Any) -> Any:
-    pullback, logs, readers = residuals
-    (d_A, d_z, _), d_hidden = cotangents
-    phi_k, to_keys = jax.vjp(lambda keys: _features(model, keys), logs.keys)
-    d_phi_k = jnp.einsum("lbrd,lbkd->lbrk", logs.U, d_A)
-    if logs.gamma is not None:
-        d_phi_k = d_phi_k + logs.gamma[..., None] * d_z[:, :, None, :]
-    d_logs = _Log(
-        keys=to_keys(d_phi_k)[0],
-        U=jnp.einsum("lbrk,lbkd->lbrd", phi_k, d_A),
-        gamma=None if logs.gamma is None else jnp.zeros_like(logs.gamma),
-    )
-    d_params, d_taps = pullback((d_logs, d_hidden))
-    for reader, tap in zip(readers, d_taps, strict=True):
-        phi = _features(model, reader)
-        # All reads of all segments of the chunk at once: [c, l, b, n, .] -> [l, b, k, d].
-        d_A = d_A + jnp.einsum("clbnk,clbnd->lbkd", phi, tap.values)
-        if tap.weights is not None:
-            d_z = d_z + jnp.einsum("clbnk,clbn->lbk", phi, tap.weights)
-    written = jnp.zeros(d_A.shape[:2], d_A.dtype)
-    return d_params, MemoryState(d_A, d_z, written), None
-
-
-_chunk.defvjp(_chunk_forward, _chunk_backward)
-
-
-def _features(model: ARMT, x: jax.Array) -> jax.Array:
-    return associative.features(model.rule, x, model.config.nu)
-
-
-def _commit(model: ARMT, memories: MemoryState, logs: _Log, written: jax.Array) -> MemoryState:
-    phi_k = _features(model, logs.keys)
-    A = memories.A + jnp.einsum("lbrk,lbrd->lbkd", phi_k, logs.U)
-    z = memories.z
-    if logs.gamma is not None:
-        z = z + jnp.einsum("lbr,lbrk->lbk", logs.gamma, phi_k)
-    return MemoryState(A, z, written)
-
-
-def _zero_taps(model: ARMT, chunk: Segment, memories: MemoryState) -> tuple[Reads, Reads]:
-    count, batch, length = chunk.tokens.shape
-    memory = model.config.num_mem_tokens
-    has_z = model.rule.has_normaliser
-
-    def zeros(rows: int) -> Reads:
-        shape = (count, model.config.n_layer, batch, rows)
-        values = jnp.zeros((*shape, model.config.d_model), memories.A.dtype)
-        return Reads(values, jnp.zeros(shape, memories.A.dtype) if has_z else None)
-
-    return zeros(length + memory), zeros(memory)
-
-
-def _read_chunk(
     model: ARMT,
     need_hidden: bool,
-    memories: MemoryState,
-    chunk: Segment,
     params: Params,
-    taps: Any,
-) -> tuple[_Log, jax.Array, jax.Array | None, Any]:
-    """Logs ``[l, b, c m, .]``, ``written``, hidden ``[c, b, t, d]``, what read before ``phi``."""
-    cfg, rule = model.config, model.rule
-    count, batch, length = chunk.tokens.shape
-    rows, dtype = count * cfg.num_mem_tokens, memories.A.dtype
-    layers = [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(cfg.n_layer)]
-    empty = _Log(
-        jnp.zeros((batch, rows, cfg.d_mem), model.compute_dtype(params)),
-        jnp.zeros((batch, rows, cfg.d_model), dtype),
-        jnp.zeros((batch, rows), dtype) if rule.has_normaliser else None,
-    )
+    memories: tuple[MemoryState, ...],
+    chunk: Segment,
+) -> tuple[tuple[tuple[MemoryState, ...], jax.Array | None], _Residuals]:
+    count = chunk.tokens.shape[0]
 
     def segment(carry: Any, scanned: Any) -> tuple[Any, Any]:
         logs, written = carry
-        index, piece, tap = scanned
-        x, context = model.embed(params, piece)
-        out_logs, readers = [], []
-        for l, params_l in enumerate(layers):
-            memory = MemoryState(memories.A[l], memories.z[l], written)
-            last = cfg.num_mem_tokens if l == cfg.n_layer - 1 and not need_hidden else None
-            tap_l = None if tap is None else jax.tree.map(lambda leaf, l=l: leaf[l], tap)
-            x, log, reader = _layer(
-                model, params_l, memory, logs[l], tap_l, x, context, index, last
+        index, piece = scanned
+        rows, hidden, _, write = read_segment(
+            model, need_hidden, params, memories, logs, written, piece
+        )
+        logs = tuple(log.put(index, new) for log, new in zip(logs, rows, strict=True))
+        return (logs, mark_written(written, write)), (hidden, written)
+
+    empty = tuple(Log.empty(model, count, memory) for memory in memories)
+    carry = (empty, memories[0].written)
+    (logs, written), (hidden, before) = lax.scan(segment, carry, (jnp.arange(count), chunk))
+    after = tuple(commit(memory, log, written) for memory, log in zip(memories, logs, strict=True))
+    return (after, hidden), _Residuals(params, memories, chunk, logs, before)
+
+
+def _chunk_backward(
+    model: ARMT, need_hidden: bool, residuals: _Residuals, cotangents: Any
+) -> tuple[Params, tuple[MemoryState, ...], None]:
+    params, memories, chunk, logs, written = residuals
+    d_memories, d_hidden = cotangents
+    count = chunk.tokens.shape[0]
+    transposed = tuple(memory.A.swapaxes(1, 2) for memory in memories)
+    taps = zero_taps(model, chunk, memories[0])
+
+    def segment(carry: Any, scanned: Any) -> tuple[Any, None]:
+        d_params, d_logs, read_logs = carry
+        index, piece, d_hidden, written = scanned
+
+        def run(params: Params, logs: tuple[Log, ...], taps: tuple[Tap, ...]) -> tuple[Any, Any]:
+            rows, hidden, readers, _ = read_segment(
+                model,
+                need_hidden,
+                params,
+                memories,
+                logs,
+                written,
+                piece,
+                transposed=transposed,
+                visible=index,
+                taps=taps,
             )
-            out_logs.append(log)
-            readers.append(reader)
-        written = associative.mark_written(written, context.write)
-        hidden = x[:, :length] if need_hidden else None
-        kept = None if tap is None else jax.tree.map(lambda *p: jnp.stack(p), *readers)
-        return (out_logs, written), (hidden, kept)
+            return ([(row.phi, row.U) for row in rows], hidden), readers
 
-    body = jax.checkpoint(segment, policy=_POLICY, prevent_cse=False)
-    carry = ([empty] * cfg.n_layer, memories.written[0])
-    (logs, written), (hidden, readers) = lax.scan(body, carry, (jnp.arange(count), chunk, taps))
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *logs)
-    return stacked, jnp.broadcast_to(written[None], memories.written.shape), hidden, readers
+        _, pullback, readers = jax.vjp(run, params, logs, taps, has_aux=True)
+        d_rows = [d_log.take(index, model.config.num_mem_tokens) for d_log in d_logs]
+        d_run, d_seen, d_taps = pullback((d_rows, d_hidden))
+        add = functools.partial(jax.tree.map, jnp.add)
+        read_logs = tuple(
+            log.put(index, reader, tap)
+            for log, reader, tap in zip(read_logs, readers, d_taps, strict=True)
+        )
+        return (add(d_params, d_run), add(d_logs, d_seen), read_logs), None
 
-
-def _layer(
-    model: ARMT,
-    params_l: Params,
-    memory: MemoryState,
-    log: _Log,
-    taps: Any,
-    x: jax.Array,
-    context: SegmentContext,
-    index: jax.Array,
-    last: int | None,
-) -> tuple[jax.Array, _Log, Any]:
-    rule = model.rule
-    tap_q, tap_k = (None, None) if taps is None else taps
-    q = model.query(params_l, x)
-    phi_q = _features(model, q)
-    x = x + associative.normalised(rule, _read(model, memory, log, phi_q, tap_q)).astype(x.dtype)
-    x, _ = model.apply_block(params_l, x, context, None, last)
-    k, v, beta = model.key_value_gate(params_l, x[:, -model.config.num_mem_tokens :])
-    phi_k = _features(model, k)
-    old = _read(model, memory, log, phi_k, tap_k)
-    change = associative.memory_write(rule, old, memory.written, phi_k, v, beta, context.write)
-    start = index * phi_k.shape[1]
-    put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
-    gamma = None if change.gamma is None or log.gamma is None else put(log.gamma, change.gamma)
-    log = _Log(put(log.keys, k), put(log.U, change.rows), gamma)
-    return x, log, (q, k)
-
-
-def _read(model: ARMT, memory: MemoryState, log: _Log, phi: jax.Array, tap: Reads | None) -> Reads:
-    # A_0 and z_0 are constants here: their cotangents are made from the taps', once per chunk.
-    start = associative.read(model.rule, jax.tree.map(lax.stop_gradient, memory), phi)
-    seen = jnp.einsum("bnk,brk->bnr", phi, _features(model, log.keys))
-    values = start.values + jnp.einsum("bnr,brd->bnd", seen, log.U)
-    weights = start.weights
-    if weights is not None and log.gamma is not None:
-        weights = weights + jnp.einsum("bnr,br->bn", seen, lax.stop_gradient(log.gamma))
-    if tap is not None:
-        values = values + tap.values
-        weights = None if weights is None or tap.weights is None else weights + tap.weights
-    return Reads(
-        checkpoint_name(values, "read"),
-        None if weights is None else checkpoint_name(weights, "read"),
+    carry = (
+        jax.tree.map(jnp.zeros_like, params),
+        tuple(log.cotangent(d) for log, d in zip(logs, d_memories, strict=True)),
+        tuple(
+            ReadLog.empty(model, count, tap, memory)
+            for tap, memory in zip(taps, memories, strict=True)
+        ),
     )
+    scanned = (jnp.arange(count), chunk, d_hidden, written)
+    (d_params, _, read_logs), _ = lax.scan(segment, carry, scanned, reverse=True)
+    d_memories = tuple(log.add_cotangent(d) for log, d in zip(read_logs, d_memories, strict=True))
+    return d_params, d_memories, None
+
+
+_chunk.defvjp(_chunk_forward, _chunk_backward)

@@ -18,6 +18,7 @@ import numpy as np
 from armt_jax.config import ConfigError, ExperimentConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.models import create_model
+from armt_jax.sharding import create_mesh
 from armt_jax.tasks.associative_retrieval import Batch
 from armt_jax.tasks.frozen_sets import frozen_size, load_frozen
 from armt_jax.tasks.stream import train_stream
@@ -70,9 +71,11 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.display = ProgressDisplay(len(self.stages))
         value_size = config.task.value_size
-        self.step = jit_train_step(self.model, self.optimizer, value_size, config.train.grad_accum)
+        accum = config.train.grad_accum
+        self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
+        self.step = jit_train_step(self.model, self.optimizer, value_size, accum, self.mesh)
         batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
-        self.evaluator = Evaluator(self.model, value_size, batch_size)
+        self.evaluator = Evaluator(self.model, value_size, batch_size, self.mesh)
         self.state, self.position = self._start()
         self.metrics = MetricsWriter(folder.path, self.position.step)
         self.exact_match: float | None = None
@@ -86,12 +89,13 @@ class Trainer:
     def _start(self) -> tuple[TrainState, Position]:
         """The newest undamaged checkpoint, or fresh parameters where there is none."""
         self._started = time.monotonic()
-        template = abstract_state(self.model, self.optimizer)
+        template = abstract_state(self.model, self.optimizer, self.mesh)
         found = self.checkpoints.restore(template, warn=self.display.message)
         if found is None:
             self._seconds_before = self._saved_seconds = 0.0
             self._best = -math.inf
-            return create_state(self.model, self.optimizer, self.config.seed), Position()
+            state = create_state(self.model, self.optimizer, self.config.seed, self.mesh)
+            return state, Position()
         self.checkpoints.discard_after(found.step)
         self._seconds_before = self._saved_seconds = found.meta["seconds"]
         self._best = found.meta["best"] if found.meta["best"] is not None else -math.inf

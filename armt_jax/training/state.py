@@ -8,8 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from armt_jax.models.protocol import Params, SegmentModel
+from armt_jax.sharding import replicated
 
 
 class TrainState(NamedTuple):
@@ -21,20 +23,32 @@ class TrainState(NamedTuple):
 
 
 def create_state(
-    model: SegmentModel, optimizer: optax.GradientTransformation, seed: int
+    model: SegmentModel,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """The state before the first step; parameters are a function of ``seed`` alone."""
     # One program instead of hundreds of small ones: a second at start-up instead of several.
-    return jax.jit(_creator(model, optimizer))(jax.random.key(seed))
+    create = jax.jit(_creator(model, optimizer), out_shardings=_sharding(mesh))
+    return create(jax.random.key(seed))
 
 
-def abstract_state(model: SegmentModel, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes, dtypes and device of the state, without computing it: what a restore needs."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+def abstract_state(
+    model: SegmentModel, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
+) -> TrainState:
+    """Shapes, dtypes and devices of the state, without computing it: what a restore needs."""
+    sharding = _sharding(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(_creator(model, optimizer), jax.random.key(0)),
     )
+
+
+def _sharding(mesh: Mesh | None) -> jax.sharding.Sharding:
+    if mesh is None:
+        return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return replicated(mesh)
 
 
 def _creator(

@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from armt_jax.evaluation.evaluate import Scores, score_batch
 from armt_jax.evaluation.exact_match import answer_length
 from armt_jax.models.protocol import Params, SegmentModel
+from armt_jax.sharding import DATA, batched, replicated
 from armt_jax.tasks.associative_retrieval import Batch
 from armt_jax.training.optimizer import apply_updates
 from armt_jax.training.state import TrainState
@@ -36,23 +39,35 @@ class StepMetrics(NamedTuple):
 
 
 def accumulate_gradients(
-    model: SegmentModel, params: Params, batch: Batch, value_size: int, pieces: int
+    model: SegmentModel,
+    params: Params,
+    batch: Batch,
+    value_size: int,
+    pieces: int,
+    axis: str | None = None,
 ) -> tuple[Scores, Params]:
     """Scores and the gradient of the batch's mean loss, ``b / pieces`` contexts at a time.
 
     Every piece is divided by the scored tokens of the whole batch, so pieces with fewer real
-    queries weigh less and the sum is the gradient of the undivided batch.
+    queries weigh less and the sum is the gradient of the undivided batch. Under ``shard_map``,
+    ``batch`` is one device's share and ``axis`` the mesh axis over which everything is summed.
     """
     scored = jnp.sum(batch.query_mask, dtype=jnp.float32) * answer_length(value_size)
+    if axis is not None:
+        scored = lax.psum(scored, axis)
 
     def mean_loss(params: Params, piece: Batch) -> tuple[jax.Array, Scores]:
         scores = score_batch(model, params, piece, value_size)
         return scores.loss / jnp.maximum(scored, 1.0), scores
 
     gradient = jax.grad(mean_loss, has_aux=True)
+
+    def over_devices(scores: Scores, grads: Params) -> tuple[Scores, Params]:
+        return (scores, grads) if axis is None else lax.psum((scores, grads), axis)
+
     if pieces == 1:
         grads, scores = gradient(params, batch)
-        return scores, grads
+        return over_devices(scores, grads)
 
     def add(total: tuple[Scores, Params], piece: Any) -> tuple[tuple[Scores, Params], None]:
         grads, scores = gradient(params, piece)
@@ -62,7 +77,7 @@ def accumulate_gradients(
     grads, scores = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split))
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (scores, grads))
     (scores, grads), _ = lax.scan(add, start, split)
-    return scores, grads
+    return over_devices(scores, grads)
 
 
 def train_step(
@@ -74,6 +89,7 @@ def train_step(
     *,
     value_size: int,
     grad_accum: int = 1,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """The state after one step on ``batch`` with learning rate ``rate``, and the step's metrics.
 
@@ -83,9 +99,22 @@ def train_step(
       batch: ``b`` contexts with their queries.
       rate: float32 scalar.
       value_size: digits of a value.
-      grad_accum: number of pieces the batch is worked on in; must divide ``b``.
+      grad_accum: number of pieces the batch (of one device) is worked on in; must divide it.
+      mesh: the batch is shared out over its ``data`` axis; None: one device.
     """
-    scores, grads = accumulate_gradients(model, state.params, batch, value_size, grad_accum)
+    gradient = functools.partial(
+        accumulate_gradients, model, value_size=value_size, pieces=grad_accum
+    )
+    if mesh is not None:
+        # By hand and not by the compiler, which would sum gradients over devices in every segment.
+        gradient = jax.shard_map(
+            functools.partial(gradient, axis=DATA),
+            mesh=mesh,
+            in_specs=(P(), P(DATA)),
+            out_specs=P(),
+            check_vma=False,
+        )
+    scores, grads = gradient(state.params, batch)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = apply_updates(state.params, updates, rate)
     leaves = jax.tree.leaves(grads)
@@ -104,9 +133,16 @@ def jit_train_step(
     optimizer: optax.GradientTransformation,
     value_size: int,
     grad_accum: int,
+    mesh: Mesh,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]:
     """``train_step`` compiled; the state given to it is donated and must not be used again."""
     step = functools.partial(
-        train_step, model, optimizer, value_size=value_size, grad_accum=grad_accum
+        train_step, model, optimizer, value_size=value_size, grad_accum=grad_accum, mesh=mesh
     )
-    return jax.jit(step, donate_argnums=0)
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, batched(mesh), everywhere),
+        out_shardings=everywhere,
+    )

@@ -1,0 +1,116 @@
+"""``ExperimentConfig``, and its way from and to plain dicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from armt_jax.config.checks import ConfigError, require
+from armt_jax.config.model import ModelConfig
+from armt_jax.config.task import CurriculumConfig, TaskConfig, check_pairs
+from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment: what ``experiments.main`` needs and nothing else."""
+
+    name: str
+    seed: int
+    workdir: str
+    model: ModelConfig
+    task: TaskConfig
+    curriculum: CurriculumConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    mesh: MeshConfig
+    evaluation: EvaluationConfig
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", self.name, "must not be empty")
+        require(bool(self.workdir), "workdir", self.workdir, "must name a folder")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2**31)")
+        longest_key = max((self.task.key_size, *self.curriculum.key_size))
+        self.model.check_segment(longest_key + self.task.value_size + 2)
+        require(
+            self.model.vocab_size > 102,
+            "model.vocab_size",
+            self.model.vocab_size,
+            "must be at least 103: the separators of associative retrieval are tokens 100 to 102",
+        )
+        for index, value in enumerate(self.evaluation.num_pairs):
+            check_pairs(
+                f"evaluation.num_pairs[{index}]", self.task.variant, value, self.task.key_size
+            )
+
+
+def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> ExperimentConfig:
+    """The checked ``ExperimentConfig`` of a ``ConfigDict`` (or any nested mapping).
+
+    Raises:
+      ConfigError: unknown or missing key, wrong type, impossible value.
+    """
+    to_dict = getattr(config, "to_dict", None)
+    plain = to_dict() if callable(to_dict) else config
+    return typing.cast(ExperimentConfig, _build(ExperimentConfig, plain, ""))
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """The experiment as nested plain dicts and lists: what is written as ``config.json``."""
+    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    where = prefix.rstrip(".") or "config"
+    require(isinstance(values, Mapping), where, values, "must be a group of settings")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in values:
+        require(
+            key in fields,
+            f"{prefix}{key}",
+            values[key],
+            f"unknown key; {where} has {', '.join(fields)}",
+        )
+    hints = typing.get_type_hints(cls)
+    built = {}
+    for name, field in fields.items():
+        if name not in values:
+            if field.default is dataclasses.MISSING:
+                raise ConfigError(f"{prefix}{name} is missing from {where}")
+            continue
+        built[name] = _convert(hints[name], values[name], f"{prefix}{name}")
+    return cls(**built)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, f"{name}.")
+    origin = typing.get_origin(hint)
+    if origin is types.UnionType:
+        options = typing.get_args(hint)
+        if value is None and types.NoneType in options:
+            return None
+        return _convert(next(o for o in options if o is not types.NoneType), value, name)
+    if origin is tuple:
+        require(isinstance(value, list | tuple), name, value, "must be a list or tuple")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, entry, f"{name}[{i}]") for i, entry in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    require(right, name, value, f"must be of type {hint.__name__}")
+    return value

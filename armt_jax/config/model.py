@@ -1,0 +1,118 @@
+"""The shape of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from armt_jax.config.checks import one_of, positive, require
+
+FAMILIES = ("armt",)
+BACKBONES = ("gpt2", "gpt_neox")
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a segment-recurrent model.
+
+    ``d_mem`` is the width of keys and queries before the feature map: the associative matrix
+    of one layer has ``2 * nu * d_mem`` rows (DPFP) and ``d_model`` columns. ``n_positions`` is
+    the number of learned positions of a GPT-2 before any wrapping: without ``wrap_pos`` the
+    tokens and the memory tokens of one segment share them, with it memory tokens get
+    ``num_mem_tokens`` rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head.
+    ``initializer_range`` is the standard deviation of embeddings and weight matrices at
+    initialisation (Hugging Face's name and, at 0.02, its value, meant for width 768). Recall reads
+    the residual stream without a norm, so a narrow model that starts at 0.02 remembers next to
+    nothing at first: its features are far below ``eps``, and little of a segment reaches its
+    memory tokens (``BUILD_NOTES.md``).
+    ``dtype`` is the dtype of the computation, ``None`` following the parameters;
+    the memory state is never narrower than float32.
+    """
+
+    family: str = "armt"
+    backbone: str = "gpt2"
+    n_layer: int = 4
+    n_head: int = 4
+    d_model: int = 128
+    vocab_size: int = 128
+    n_positions: int = 64
+    num_mem_tokens: int = 4
+    d_mem: int = 32
+    nu: int = 3
+    rule: str = "armt"
+    wrap_pos: bool = False
+    rotary_pct: float = 0.25
+    rotary_base: float = 10000.0
+    layer_norm_eps: float = 1e-5
+    d_ff: int | None = None
+    initializer_range: float = 0.02
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        from armt_jax.memory.rules import PRESETS
+
+        one_of("model.family", self.family, FAMILIES)
+        one_of("model.backbone", self.backbone, BACKBONES)
+        one_of("model.rule", self.rule, tuple(PRESETS))
+        sizes = ("n_layer", "n_head", "d_model", "vocab_size", "n_positions", "num_mem_tokens")
+        positive(self, "model", *sizes, "d_mem", "nu")
+        require(
+            self.d_model % self.n_head == 0,
+            "model.n_head",
+            self.n_head,
+            f"must divide model.d_model = {self.d_model}",
+        )
+        require(
+            self.nu < 2 * self.d_mem,
+            "model.nu",
+            self.nu,
+            f"must be less than 2 * model.d_mem = {2 * self.d_mem}",
+        )
+        require(
+            0.0 < self.rotary_pct <= 1.0, "model.rotary_pct", self.rotary_pct, "must be in (0, 1]"
+        )
+        if self.backbone == "gpt_neox":
+            rotated = self.rotary_dim
+            require(
+                rotated >= 2 and rotated % 2 == 0,
+                "model.rotary_pct",
+                self.rotary_pct,
+                "must rotate an even number of dimensions, 2 or more, of a head's "
+                f"{self.head_dim}; this rotates {rotated}",
+            )
+        for name in ("rotary_base", "layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            require(value > 0, f"model.{name}", value, "must be positive")
+        if self.d_ff is not None:
+            positive(self, "model", "d_ff")
+        if self.dtype is not None:
+            one_of("model.dtype", self.dtype, DTYPES)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_head
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that rotary positions turn (GPT-NeoX)."""
+        return int(self.rotary_pct * self.head_dim)
+
+    @property
+    def ff_dim(self) -> int:
+        """Width of the hidden layer of the MLP: ``d_ff``, or 4 times the model's width."""
+        return self.d_ff if self.d_ff is not None else 4 * self.d_model
+
+    def check_segment(self, length: int) -> None:
+        """Raise ``ConfigError`` where a segment of ``length`` tokens has no room in positions."""
+        if self.backbone != "gpt2":
+            return
+        room = self.n_positions - (0 if self.wrap_pos else self.num_mem_tokens)
+        require(
+            length <= room,
+            "segment length",
+            length,
+            f"must be at most {room} (model.n_positions = {self.n_positions}"
+            + ("" if self.wrap_pos else f" less model.num_mem_tokens = {self.num_mem_tokens}")
+            + ")",
+        )

@@ -1,0 +1,100 @@
+"""What is asked, and the stages of learning it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from armt_jax.config.checks import one_of, positive, require
+
+VARIANTS = ("remember", "rewrite")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Associative retrieval: what evaluation asks (training takes its sizes from the curriculum).
+
+    ``variant`` is ``remember`` (unique keys) or ``rewrite`` (keys repeat, the latest value
+    counts). A key has ``key_size`` digits of 0..15, a value ``value_size``.
+    """
+
+    variant: str
+    num_pairs: int
+    key_size: int
+    value_size: int
+
+    def __post_init__(self) -> None:
+        one_of("task.variant", self.variant, VARIANTS)
+        positive(self, "task", "num_pairs", "key_size", "value_size")
+        check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size)
+
+
+def check_pairs(field: str, variant: str, num_pairs: int, key_size: int) -> None:
+    """Raise ``ConfigError`` where ``remember`` is asked for more pairs than there are keys."""
+    if variant == "remember":
+        require(
+            num_pairs <= 16**key_size,
+            field,
+            num_pairs,
+            f"must be at most {16**key_size}, the number of keys of {key_size} digits",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+    """Stages of training, one entry of each tuple a stage (paper, Appendices C and E).
+
+    A stage ends when exact match on its validation set reaches ``target`` (with one query per
+    context, so that it means what evaluation means) or after its ``max_steps``; a stage that
+    runs out of steps below its target is reported. ``num_queries`` is the number of keys asked
+    per context, 0 for all of them. With ``random_num_pairs`` every context has 1 to
+    ``num_pairs`` pairs, uniformly.
+    """
+
+    variant: tuple[str, ...]
+    num_pairs: tuple[int, ...]
+    key_size: tuple[int, ...]
+    max_steps: tuple[int, ...]
+    target: tuple[float, ...]
+    num_queries: int
+    random_num_pairs: bool
+
+    def __post_init__(self) -> None:
+        stages = len(self.num_pairs)
+        require(stages >= 1, "curriculum.num_pairs", self.num_pairs, "needs at least one stage")
+        for name in ("variant", "key_size", "max_steps", "target"):
+            values = getattr(self, name)
+            require(
+                len(values) == stages,
+                f"curriculum.{name}",
+                values,
+                f"needs {stages} entries, one for each of curriculum.num_pairs",
+            )
+        for index in range(stages):
+            one_of(f"curriculum.variant[{index}]", self.variant[index], VARIANTS)
+            for name in ("num_pairs", "key_size", "max_steps"):
+                value = getattr(self, name)[index]
+                require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
+            check_pairs(
+                f"curriculum.num_pairs[{index}]",
+                self.variant[index],
+                self.num_pairs[index],
+                self.key_size[index],
+            )
+            # A target above 1 is never reached: the stage uses all its steps.
+            require(
+                self.target[index] > 0.0,
+                f"curriculum.target[{index}]",
+                self.target[index],
+                "must be positive (above 1: the stage always uses its max_steps)",
+            )
+        require(
+            self.num_queries >= 0,
+            "curriculum.num_queries",
+            self.num_queries,
+            "must be 0 (every key) or more",
+        )
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return len(self.num_pairs)

@@ -1,0 +1,146 @@
+"""Optimizer, batches, devices and the final evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from armt_jax.config.checks import one_of, positive, require
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and decay, and clipping.
+
+    ``schedule`` is ``constant`` or ``linear`` (to ``final_fraction`` of the rate); its steps are
+    those of one stage (``scope = 'stage'``, the paper's: every stage is a training of its own)
+    or of the sum of all ``max_steps`` (``scope = 'run'``); a ``last_stage`` scope holds the rate
+    until the last stage and decays there. ``reset_per_stage`` starts each stage with fresh moments.
+    ``clip`` is ``norm`` (global norm), ``value`` (each entry) or ``none``.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    b1: float
+    b2: float
+    eps: float
+    warmup_steps: int
+    schedule: str
+    scope: str
+    final_fraction: float
+    reset_per_stage: bool
+    clip: str
+    clip_threshold: float
+
+    def __post_init__(self) -> None:
+        require(
+            self.learning_rate > 0,
+            "optimizer.learning_rate",
+            self.learning_rate,
+            "must be positive",
+        )
+        require(
+            self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "must be 0 or more"
+        )
+        for name in ("b1", "b2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name}", value, "must be in [0, 1)")
+        require(self.eps > 0, "optimizer.eps", self.eps, "must be positive")
+        require(
+            self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must be 0 or more"
+        )
+        one_of("optimizer.schedule", self.schedule, ("constant", "linear"))
+        one_of("optimizer.scope", self.scope, ("stage", "last_stage", "run"))
+        require(
+            0 <= self.final_fraction <= 1,
+            "optimizer.final_fraction",
+            self.final_fraction,
+            "must be in [0, 1]",
+        )
+        one_of("optimizer.clip", self.clip, ("norm", "value", "none"))
+        require(
+            self.clip_threshold > 0,
+            "optimizer.clip_threshold",
+            self.clip_threshold,
+            "must be positive",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Batches, and how often the run logs, evaluates and saves (all in optimizer steps).
+
+    ``batch_size`` contexts make one optimizer step, ``grad_accum`` pieces of it at a time.
+    ``eval_samples`` contexts of the validation set are asked at each evaluation.
+    ``data_workers`` are Grain's worker processes (0: in the main process).
+    """
+
+    batch_size: int
+    grad_accum: int
+    log_every: int
+    eval_every: int
+    eval_samples: int
+    checkpoint_every: int
+    data_workers: int
+
+    def __post_init__(self) -> None:
+        positive(
+            self,
+            "train",
+            "batch_size",
+            "grad_accum",
+            "log_every",
+            "eval_every",
+            "eval_samples",
+            "checkpoint_every",
+        )
+        require(
+            self.batch_size % self.grad_accum == 0,
+            "train.grad_accum",
+            self.grad_accum,
+            f"must divide train.batch_size = {self.batch_size}",
+        )
+        require(
+            self.data_workers >= 0, "train.data_workers", self.data_workers, "must be 0 or more"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The device mesh, sizes by axis.
+
+    ``data``: devices that share a batch; -1: as many as there are and divide it. A CPU counts as
+    one device for each of its cores (``armt_jax/sharding/devices.py``).
+    """
+
+    data: int
+
+    def __post_init__(self) -> None:
+        require(
+            self.data == -1 or self.data >= 1,
+            "mesh.data",
+            self.data,
+            "must be at least 1, or -1 for every device",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """The final evaluation: exact match on unseen contexts, one query each, per number of pairs.
+
+    ``num_pairs`` lists the lengths (updates, for rewrite); each must fit the task's keys.
+    """
+
+    num_pairs: tuple[int, ...]
+    samples: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.num_pairs) >= 1,
+            "evaluation.num_pairs",
+            self.num_pairs,
+            "needs at least one length",
+        )
+        for index, value in enumerate(self.num_pairs):
+            require(value >= 1, f"evaluation.num_pairs[{index}]", value, "must be at least 1")
+        positive(self, "evaluation", "samples", "batch_size")

@@ -1,0 +1,49 @@
+"""The device mesh and where arrays lie on it: parameters everywhere, a batch in shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from armt_jax.config import ConfigError, MeshConfig
+
+DATA = "data"
+
+
+def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
+    """The mesh for batches of ``batch_size`` contexts (of one gradient-accumulation piece).
+
+    Raises:
+      ConfigError: more devices than there are, or a number that does not divide the batch.
+    """
+    devices = jax.devices()
+    data = config.data
+    if data == -1:
+        data = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    if data > len(devices):
+        raise ConfigError(f"mesh.data = {data}: must be at most {len(devices)}, the devices here")
+    if batch_size % data:
+        raise ConfigError(
+            f"mesh.data = {data}: must divide train.batch_size / train.grad_accum = {batch_size}"
+        )
+    return data_mesh(devices[:data])
+
+
+def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """All ``devices`` share a batch."""
+    # Auto: types of arrays do not carry their sharding; shard_map says it where it matters.
+    kinds = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((len(devices),), (DATA,), devices=devices, axis_types=kinds)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """Leading axis in equal shares."""
+    return NamedSharding(mesh, P(DATA))
