@@ -17,7 +17,7 @@ from armt_jax.sharding import batched, data_mesh
 def sgemm_flops_per_second(size: int = 2048, repeats: int = 5) -> float:
     """Best rate of float32 matrix products of ``size``, one on every device at once, in FLOP/s."""
     count = jax.device_count()
-    everywhere = batched(data_mesh(jax.devices()))
+    everywhere = batched(data_mesh(jax.device_count()))
     a = jax.random.normal(jax.random.key(0), (count, size, size), jnp.float32)
     a = jax.device_put(a, everywhere)
     product = jax.jit(lambda a: a @ a, out_shardings=everywhere)

@@ -72,7 +72,7 @@ class Evaluator:
         A batch is shared out over the ``data`` axis of ``mesh`` (by default, of all devices), and
         made a little larger where it does not divide.
         """
-        mesh = data_mesh(jax.devices()) if mesh is None else mesh
+        mesh = data_mesh(jax.device_count()) if mesh is None else mesh
         devices = mesh.shape[DATA]
         self.batch_size = -(-batch_size // devices) * devices
 

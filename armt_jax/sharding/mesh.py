@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -29,14 +27,15 @@ def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
         raise ConfigError(
             f"mesh.data = {data}: must divide train.batch_size / train.grad_accum = {batch_size}"
         )
-    return data_mesh(devices[:data])
+    return data_mesh(data)
 
 
-def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """All ``devices`` share a batch."""
+def data_mesh(count: int) -> Mesh:
+    """The first ``count`` devices share a batch."""
+    devices = jax.devices()[:count]
     # Auto: types of arrays do not carry their sharding; shard_map says it where it matters.
     kinds = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((len(devices),), (DATA,), devices=devices, axis_types=kinds)
+    return jax.make_mesh((count,), (DATA,), devices=devices, axis_types=kinds)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
