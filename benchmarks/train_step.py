@@ -40,7 +40,9 @@ _DEVICES = flags.DEFINE_integer("cpu_devices", -1, "devices of a CPU (-1: one a 
 _JSON = flags.DEFINE_bool("json", False, "print only the JSON line")
 
 OPTIMIZER = OptimizerConfig(
+    name="adamw",
     learning_rate=3e-4,
+    muon_learning_rate=3e-4,
     weight_decay=1e-3,
     b1=0.9,
     b2=0.999,

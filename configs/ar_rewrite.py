@@ -18,105 +18,49 @@ from typing import Any
 import ml_collections
 
 from armt_jax.config import ConfigError
+from configs import associative_retrieval as base
 
 
 def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     if variant not in VARIANTS:
         raise ConfigError(f"--config variant = {variant!r}: must be one of {', '.join(VARIANTS)}")
-    config = ml_collections.ConfigDict(_default())
-    config.update(VARIANTS[variant]())
+    config = ml_collections.ConfigDict(base.default())
+    config.update(_default())
+    for change in VARIANTS[variant]:
+        config.update(change())
     return config
 
 
 def _default() -> dict[str, Any]:
     return {
         "name": "ar_rewrite",
-        "seed": 0,
         "workdir": "runs/ar_rewrite",
-        "model": {
-            "family": "armt",
-            "backbone": "gpt2",
-            "n_layer": 4,
-            "n_head": 4,
-            "d_model": 128,
-            "vocab_size": 128,
-            "n_positions": 64,
-            "num_mem_tokens": 4,
-            "d_mem": 32,
-            "nu": 3,
-            "rule": "armt",
-            "wrap_pos": False,
-            "rotary_pct": 0.25,
-            "rotary_base": 10000.0,
-            "layer_norm_eps": 1e-5,
-            "d_ff": 512,
-            "initializer_range": 0.088,
-            "dtype": "float32",
-        },
         "task": {"variant": "rewrite", "num_pairs": 500, "key_size": 1, "value_size": 1},
         "curriculum": {
             "variant": ("remember", "remember", "rewrite", "rewrite", "rewrite"),
             "num_pairs": (4, 12, 12, 24, 50),
-            "key_size": (1, 1, 1, 1, 1),
+            "key_size": (1,) * 5,
+            "key_symbols": (16,) * 5,
             "max_steps": (3000, 500, 500, 500, 1000),
             "target": (0.98, 0.99, 0.99, 0.99, 1.1),
             "num_queries": 0,
             "random_num_pairs": False,
         },
-        "optimizer": {
-            "learning_rate": 2e-3,
-            "weight_decay": 1e-3,
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 50,
-            "schedule": "linear",
-            "scope": "last_stage",
-            "final_fraction": 0.05,
-            "reset_per_stage": False,
-            "clip": "norm",
-            "clip_threshold": 1.0,
-        },
-        "train": {
-            "batch_size": 64,
-            "grad_accum": 1,
-            "log_every": 10,
-            "eval_every": 50,
-            "eval_samples": 512,
-            "checkpoint_every": 100,
-            "data_workers": 0,
-        },
-        "mesh": {"data": -1},
         "evaluation": {"num_pairs": (50, 100, 200, 500, 5000), "samples": 1000, "batch_size": 100},
     }
 
 
 def _paper() -> dict[str, Any]:
-    """Appendices C and E and the authors' scripts: every stage is a training of its own."""
     return {
         "workdir": "runs/ar_rewrite_paper",
-        "model": {"backbone": "gpt_neox", "initializer_range": 0.02},
         "curriculum": {
             "variant": ("rewrite",) * 8,
             "num_pairs": (1, 2, 3, 5, 10, 20, 40, 50),
             "key_size": (1,) * 8,
+            "key_symbols": (16,) * 8,
             "max_steps": (2000, *(10_000,) * 7),
             "target": (1.0,) * 8,
             "num_queries": 1,
-        },
-        "optimizer": {
-            "learning_rate": 3e-4,
-            "warmup_steps": 0,
-            "scope": "stage",
-            "final_fraction": 0.0,
-            "reset_per_stage": True,
-            "clip": "value",
-        },
-        "train": {
-            "batch_size": 512,
-            "eval_every": 250,
-            "eval_samples": 1000,
-            "checkpoint_every": 250,
         },
         "evaluation": {
             "num_pairs": (10, 20, 50, 100, 200, 300, 400, 500, 5000),
@@ -128,37 +72,21 @@ def _paper() -> dict[str, Any]:
 def _tiny() -> dict[str, Any]:
     return {
         "workdir": "runs/ar_rewrite_tiny",
-        "model": {
-            "n_layer": 1,
-            "n_head": 2,
-            "d_model": 32,
-            "num_mem_tokens": 2,
-            "d_mem": 8,
-            "d_ff": 64,
-        },
         "task": {"num_pairs": 3, "key_size": 1},
         "curriculum": {
             "variant": ("remember", "rewrite"),
             "num_pairs": (1, 3),
             "key_size": (1, 1),
+            "key_symbols": (16, 16),
             "max_steps": (16, 16),
             "target": (0.99, 0.99),
         },
-        "optimizer": {"learning_rate": 5e-3, "warmup_steps": 4},
-        "train": {
-            "batch_size": 8,
-            "log_every": 4,
-            "eval_every": 8,
-            "eval_samples": 64,
-            "checkpoint_every": 10,
-        },
-        "mesh": {"data": 1},
         "evaluation": {"num_pairs": (1, 3, 6), "samples": 100, "batch_size": 50},
     }
 
 
 VARIANTS = {
-    "default": dict,
-    "paper": _paper,
-    "tiny": _tiny,
+    "default": (),
+    "paper": (base.paper, _paper),
+    "tiny": (base.tiny, _tiny),
 }

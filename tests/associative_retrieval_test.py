@@ -62,6 +62,27 @@ def test_answers_are_the_latest_values_of_distinct_keys(task):
             assert len(memory) == len(context)
 
 
+@pytest.mark.parametrize("variant", ["remember", "rewrite"])
+def test_keys_of_a_context_are_made_of_a_few_symbols_that_change(variant):
+    task = make(variant, num_pairs=12, key_symbols=4)
+    seen = []
+    for sample in draw(task, 40):
+        keys = {key for key, _ in pairs_of(task, sample.context, separator=100)}
+        symbols = {symbol for key in keys for symbol in key}
+        assert len(symbols) <= 4
+        assert variant == "rewrite" or len(keys) == 12
+        seen.append(frozenset(symbols))
+    assert len(set(seen)) > 30
+    assert frozenset().union(*seen) == frozenset(range(16))
+
+
+def test_samples_with_all_symbols_do_not_depend_on_there_being_a_choice():
+    keys = make(key_size=2).sample_at(7, 3).context[:, :2]
+    bits = np.random.Philox(key=np.array([7, 3], np.uint64))
+    drawn = np.random.Generator(bits).choice(256, 12, replace=False)
+    np.testing.assert_array_equal(keys, np.stack([drawn // 16, drawn % 16], axis=1))
+
+
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_shapes_types_and_padding_at_the_end(task):
     for sample in draw(task, 20):
@@ -173,6 +194,8 @@ def test_streams_stay_what_they_were():
         ("rewrite", {"num_pairs": 0}, "task.num_pairs = 0: must be at least 1"),
         ("rewrite", {"key_size": 0}, "task.key_size = 0: must be at least 1"),
         ("rewrite", {"key_size": 16}, "task.key_size = 16: must be at most 15"),
+        ("rewrite", {"key_symbols": 1}, "task.key_symbols = 1: must be from 2 to 16"),
+        ("rewrite", {"key_symbols": 17}, "task.key_symbols = 17: must be from 2 to 16"),
         ("rewrite", {"value_size": 0}, "task.value_size = 0: must be at least 1"),
         ("rewrite", {"num_queries": -1}, "task.num_queries = -1: must be 0"),
         ("remember", {"num_pairs": 17, "key_size": 1}, "task.num_pairs = 17: must be at most 16"),

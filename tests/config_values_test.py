@@ -39,6 +39,9 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("model.d_ff", 0, "must be at least 1"),
     ("model.initializer_range", 0.0, "must be positive"),
     ("model.initializer_range", float("nan"), "must be positive"),
+    ("model.residual_init_scale", 0.0, "must be positive"),
+    ("model.position_init_scale", -1.0, "must be positive"),
+    ("model.memory_token_init_scale", 0.0, "must be positive"),
     ("model.dtype", "int8", "must be one of float32, bfloat16, float64"),
     (
         "model.vocab_size",
@@ -56,12 +59,15 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
         for name, value in (
             ("variant", ("remember",)),
             ("key_size", (1, 1, 1)),
+            ("key_symbols", (16,)),
             ("max_steps", (10,)),
             ("target", ()),
         )
     ),
     ("curriculum.num_queries", -1, "must be 0 (every key) or more"),
+    ("optimizer.name", "sgd", "must be one of adamw, muon"),
     ("optimizer.learning_rate", 0.0, "must be positive"),
+    ("optimizer.muon_learning_rate", -1.0, "must be positive"),
     ("optimizer.weight_decay", -0.1, "must be 0 or more"),
     ("optimizer.b1", 1.0, "must be in [0, 1)"),
     ("optimizer.b2", -0.5, "must be in [0, 1)"),
@@ -115,6 +121,14 @@ def test_impossible_value_is_refused_by_name(field: str, value: Any, accepted: s
             "curriculum.num_pairs[0] = 17: must be at most 16, the number of keys of 1 digits",
         ),
         ("curriculum.key_size", [0, 1], "curriculum.key_size[0] = 0: must be at least 1"),
+        ("curriculum.key_symbols", [1, 16], "curriculum.key_symbols[0] = 1: must be 2 to 16"),
+        ("curriculum.key_symbols", [16, 17], "curriculum.key_symbols[1] = 17: must be 2 to 16"),
+        (
+            "curriculum.key_symbols",
+            [3, 16],
+            "curriculum.num_pairs[0] = 4: must be at most 3, the number of keys of 1 digits of 3 "
+            "symbols",
+        ),
         ("curriculum.max_steps", [1, 0], "curriculum.max_steps[1] = 0: must be at least 1"),
         (
             "curriculum.target",

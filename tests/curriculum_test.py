@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -19,6 +20,7 @@ CONFIG = CurriculumConfig(
     variant=("remember", "rewrite"),
     num_pairs=(2, 20),
     key_size=(1, 2),
+    key_symbols=(16, 16),
     max_steps=(10, 25),
     target=(0.9, 1.1),
     num_queries=0,
@@ -33,6 +35,9 @@ def test_stages_carry_their_entries() -> None:
     assert (task.variant, task.num_pairs, task.key_size, task.value_size) == ("rewrite", 20, 2, 3)
     assert (task.num_queries, task.random_num_pairs) == (0, True)
     assert SECOND.label == "rewrite, 20 pairs of key size 2"
+    few = create_stages(dataclasses.replace(CONFIG, key_symbols=(16, 4)), 3)[1]
+    assert few.task.key_symbols == 4
+    assert few.label == "rewrite, 20 pairs of key size 2 of 4 symbols"
 
 
 def test_evaluations_come_regularly_and_at_the_end() -> None:

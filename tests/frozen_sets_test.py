@@ -71,11 +71,12 @@ def test_sets_are_built_once_and_each_task_has_its_own(tmp_path, small_sets, mon
     monkeypatch.setattr(AssociativeRetrieval, "sample_at", None)
     assert_equal(load_frozen(FROZEN, "test", tmp_path), first)
     tasks = [
-        AssociativeRetrieval(variant, pairs, key_size, value_size, 0, False)
+        AssociativeRetrieval(variant, pairs, key_size, value_size, 0, False, symbols)
         for variant in ("remember", "rewrite")
         for pairs in (5, 6)
         for key_size in (1, 2)
         for value_size in (1, 2)
+        for symbols in (8, 16)
     ]
     assert len({frozen_config(task).name for task in tasks}) == len(tasks)
 

@@ -1,4 +1,4 @@
-"""AdamW against its equations and torch's trajectory rule, clipping, and the schedule."""
+"""AdamW and Muon against their equations, clipping, and the schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from armt_jax.config import CurriculumConfig, OptimizerConfig
 from armt_jax.training.optimizer import apply_updates, create_optimizer, learning_rate
 
 CONFIG = OptimizerConfig(
+    name="adamw",
     learning_rate=0.5,
+    muon_learning_rate=0.5,
     weight_decay=0.1,
     b1=0.9,
     b2=0.99,
@@ -30,6 +32,7 @@ STAGES = CurriculumConfig(
     variant=("remember",) * 3,
     num_pairs=(1, 2, 3),
     key_size=(1, 1, 1),
+    key_symbols=(16, 16, 16),
     max_steps=(10, 20, 40),
     target=(0.9, 0.9, 0.9),
     num_queries=0,
@@ -69,6 +72,46 @@ def test_adamw_is_its_equations_with_clipping_before_the_moments(clip: str) -> N
         params = apply_updates(params, updates, jnp.float64(0.05))
     expected = oracle(np.array([1.0, -2.0, 3.0]), clipped, 0.05)
     np.testing.assert_allclose(params["w"], expected, rtol=1e-12)
+
+
+def orthogonal(matrix: np.ndarray) -> np.ndarray:
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    return left @ right
+
+
+@pytest.mark.usefixtures("x64")
+def test_muon_moves_a_matrix_by_its_orthogonal_factor_and_the_rest_as_adamw() -> None:
+    config = dataclasses.replace(CONFIG, name="muon", muon_learning_rate=0.125)
+    optimizer = create_optimizer(config)
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (2, 8, 24), "bias": (2, 24), "gate": (2, 8, 1), "embedding": (9, 8)}
+    values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    params = {
+        "proj": {"kernel": values["kernel"], "bias": values["bias"]},
+        "W_mb": {"kernel": values["gate"]},
+        "wte": values["embedding"],
+    }
+    grads = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    moved = apply_updates(params, updates, jnp.float64(0.05))
+
+    # 0.05 is a tenth of the learning rate: the schedule. Muon's own rate is a tenth of 0.125.
+    for layer in range(2):
+        step = values["kernel"][layer] - moved["proj"]["kernel"][layer]
+        step = step / 0.0125 - CONFIG.weight_decay * values["kernel"][layer]
+        target = 0.2 * np.sqrt(24) * orthogonal(grads["proj"]["kernel"][layer])
+        # Five Newton-Schulz steps leave singular values between about 0.7 and 1.2.
+        assert np.sum(step * target) > 0.97 * np.linalg.norm(step) * np.linalg.norm(target)
+        assert 0.7 < np.linalg.norm(step) / np.linalg.norm(target) < 1.2
+    for name, after, grad in (
+        ("bias", moved["proj"]["bias"], grads["proj"]["bias"]),
+        ("gate", moved["W_mb"]["kernel"], grads["W_mb"]["kernel"]),
+        ("embedding", moved["wte"], grads["wte"]),
+    ):
+        # Adam's first step is the sign; with Nesterov momentum b1 / (1 + b1) of it again.
+        step = np.sign(grad) * (1 + CONFIG.b1 / (1 + CONFIG.b1))
+        expected = values[name] - 0.05 * (step + CONFIG.weight_decay * values[name])
+        np.testing.assert_allclose(after, expected, rtol=1e-6, err_msg=name)
 
 
 def test_updates_keep_each_dtype() -> None:

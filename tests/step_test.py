@@ -28,7 +28,9 @@ MODEL = create_model(
 )
 OPTIMIZER = create_optimizer(
     OptimizerConfig(
+        name="adamw",
         learning_rate=1e-2,
+        muon_learning_rate=1e-2,
         weight_decay=1e-3,
         b1=0.9,
         b2=0.999,

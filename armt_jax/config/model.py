@@ -24,7 +24,10 @@ class ModelConfig:
     initialisation (Hugging Face's name and, at 0.02, its value, meant for width 768). Recall reads
     the residual stream without a norm, so a narrow model that starts at 0.02 remembers next to
     nothing at first: its features are far below ``eps``, and little of a segment reaches its
-    memory tokens (``BUILD_NOTES.md``).
+    memory tokens (``BUILD_NOTES.md``). ``residual_init_scale``, ``position_init_scale`` and
+    ``memory_token_init_scale`` multiply it for the projections that write to the residual stream
+    (None: GPT-2's ``1/sqrt(2 n_layer)``, GPT-NeoX's 1), the learned positions and the memory
+    tokens.
     ``dtype`` is the dtype of the computation, ``None`` following the parameters;
     the memory state is never narrower than float32.
     """
@@ -46,6 +49,9 @@ class ModelConfig:
     layer_norm_eps: float = 1e-5
     d_ff: int | None = None
     initializer_range: float = 0.02
+    residual_init_scale: float | None = None
+    position_init_scale: float = 1.0
+    memory_token_init_scale: float = 1.0
     dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,13 +86,23 @@ class ModelConfig:
                 "must rotate an even number of dimensions, 2 or more, of a head's "
                 f"{self.head_dim}; this rotates {rotated}",
             )
-        for name in ("rotary_base", "layer_norm_eps", "initializer_range"):
+        numbers = ("rotary_base", "layer_norm_eps", "initializer_range", "residual_init_scale")
+        for name in (*numbers, "position_init_scale", "memory_token_init_scale"):
             value = getattr(self, name)
-            require(value > 0, f"model.{name}", value, "must be positive")
+            if value is not None:
+                require(value > 0, f"model.{name}", value, "must be positive")
         if self.d_ff is not None:
             positive(self, "model", "d_ff")
         if self.dtype is not None:
             one_of("model.dtype", self.dtype, DTYPES)
+
+    @property
+    def residual_init(self) -> float:
+        """Standard deviation of the projections that write to the residual stream."""
+        scale = self.residual_init_scale
+        if scale is None:
+            scale = 1.0 if self.backbone == "gpt_neox" else (2 * self.n_layer) ** -0.5
+        return self.initializer_range * scale
 
     @property
     def head_dim(self) -> int:

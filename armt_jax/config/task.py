@@ -28,14 +28,18 @@ class TaskConfig:
         check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size)
 
 
-def check_pairs(field: str, variant: str, num_pairs: int, key_size: int) -> None:
+def check_pairs(
+    field: str, variant: str, num_pairs: int, key_size: int, key_symbols: int = 16
+) -> None:
     """Raise ``ConfigError`` where ``remember`` is asked for more pairs than there are keys."""
     if variant == "remember":
+        symbols = "" if key_symbols == 16 else f" of {key_symbols} symbols"
         require(
-            num_pairs <= 16**key_size,
+            num_pairs <= key_symbols**key_size,
             field,
             num_pairs,
-            f"must be at most {16**key_size}, the number of keys of {key_size} digits",
+            f"must be at most {key_symbols**key_size}, the number of keys of {key_size} "
+            f"digits{symbols}",
         )
 
 
@@ -47,12 +51,14 @@ class CurriculumConfig:
     context, so that it means what evaluation means) or after its ``max_steps``; a stage that
     runs out of steps below its target is reported. ``num_queries`` is the number of keys asked
     per context, 0 for all of them. With ``random_num_pairs`` every context has 1 to
-    ``num_pairs`` pairs, uniformly.
+    ``num_pairs`` pairs, uniformly. The keys of one context use ``key_symbols`` of the 16 symbols
+    (others in every context): with few, a model cannot get far by looking at one digit.
     """
 
     variant: tuple[str, ...]
     num_pairs: tuple[int, ...]
     key_size: tuple[int, ...]
+    key_symbols: tuple[int, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
@@ -61,7 +67,7 @@ class CurriculumConfig:
     def __post_init__(self) -> None:
         stages = len(self.num_pairs)
         require(stages >= 1, "curriculum.num_pairs", self.num_pairs, "needs at least one stage")
-        for name in ("variant", "key_size", "max_steps", "target"):
+        for name in ("variant", "key_size", "key_symbols", "max_steps", "target"):
             values = getattr(self, name)
             require(
                 len(values) == stages,
@@ -74,11 +80,16 @@ class CurriculumConfig:
             for name in ("num_pairs", "key_size", "max_steps"):
                 value = getattr(self, name)[index]
                 require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
+            symbols = self.key_symbols[index]
+            require(
+                2 <= symbols <= 16, f"curriculum.key_symbols[{index}]", symbols, "must be 2 to 16"
+            )
             check_pairs(
                 f"curriculum.num_pairs[{index}]",
                 self.variant[index],
                 self.num_pairs[index],
                 self.key_size[index],
+                self.key_symbols[index],
             )
             # A target above 1 is never reached: the stage uses all its steps.
             require(

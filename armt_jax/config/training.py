@@ -9,8 +9,11 @@ from armt_jax.config.checks import one_of, positive, require
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and decay, and clipping.
+    """AdamW or Muon with linear warm-up and decay, and clipping.
 
+    ``name`` is ``adamw``, or ``muon`` (Jordan et al. 2024): weight matrices then take
+    orthogonalised momentum at ``muon_learning_rate`` (scaled to AdamW's root mean square of 0.2),
+    everything else AdamW at ``learning_rate``. Both rates follow the one schedule.
     ``schedule`` is ``constant`` or ``linear`` (to ``final_fraction`` of the rate); its steps are
     those of one stage (``scope = 'stage'``, the paper's: every stage is a training of its own)
     or of the sum of all ``max_steps`` (``scope = 'run'``); a ``last_stage`` scope holds the rate
@@ -18,7 +21,9 @@ class OptimizerConfig:
     ``clip`` is ``norm`` (global norm), ``value`` (each entry) or ``none``.
     """
 
+    name: str
     learning_rate: float
+    muon_learning_rate: float
     weight_decay: float
     b1: float
     b2: float
@@ -32,12 +37,10 @@ class OptimizerConfig:
     clip_threshold: float
 
     def __post_init__(self) -> None:
-        require(
-            self.learning_rate > 0,
-            "optimizer.learning_rate",
-            self.learning_rate,
-            "must be positive",
-        )
+        one_of("optimizer.name", self.name, ("adamw", "muon"))
+        for name in ("learning_rate", "muon_learning_rate"):
+            value = getattr(self, name)
+            require(value > 0, f"optimizer.{name}", value, "must be positive")
         require(
             self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "must be 0 or more"
         )

@@ -46,7 +46,8 @@ def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DType
 
     Tokens and positions are normal with ``config.initializer_range``. Memory tokens are drawn with
     the token embedding's standard deviation, and the rows that ``wrap_pos`` adds to the positions
-    from N(0, 1), both as the authors' code does.
+    from N(0, 1), both as the authors' code does; the config's scales multiply positions and memory
+    tokens.
     """
     backbone = BACKBONES[config.backbone]
     tokens_rng, positions_rng, extra_rng, memory_rng = jax.random.split(rng, 4)
@@ -55,13 +56,14 @@ def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DType
     params: Params = {backbone.embedding: tokens}
     if backbone.learned_positions:
         shape = (config.n_positions, config.d_model)
-        positions = config.initializer_range * jax.random.normal(positions_rng, shape, dtype)
+        scale = config.initializer_range * config.position_init_scale
+        positions = scale * jax.random.normal(positions_rng, shape, dtype)
         if config.wrap_pos:
             extra = jax.random.normal(extra_rng, (config.num_mem_tokens, config.d_model), dtype)
             positions = jnp.concatenate([positions, extra])
         params["wpe"] = positions
     memory = jax.random.normal(memory_rng, (config.num_mem_tokens, config.d_model), dtype)
-    params["memory"] = memory * jnp.std(tokens)
+    params["memory"] = memory * (config.memory_token_init_scale * jnp.std(tokens))
     return params
 
 

@@ -28,6 +28,7 @@ class _Attention(nn.Module):
         q = rotary(q, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
         k = rotary(k, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
         out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
+        kind["kernel_init"] = nn.initializers.normal(cfg.residual_init)
         out = nn.Dense(cfg.d_model, **kind, name="dense")(out.reshape(*out.shape[:2], cfg.d_model))
         return out, KeyValues(k, v)
 
@@ -43,6 +44,7 @@ class _Mlp(nn.Module):
         kind = {"kernel_init": init, "dtype": x.dtype, "param_dtype": self.param_dtype}
         hidden = nn.Dense(cfg.ff_dim, **kind, name="dense_h_to_4h")(x)
         hidden = jax.nn.gelu(hidden, approximate=False)
+        kind["kernel_init"] = nn.initializers.normal(cfg.residual_init)
         return nn.Dense(cfg.d_model, **kind, name="dense_4h_to_h")(hidden)
 
 

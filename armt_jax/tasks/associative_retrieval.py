@@ -25,7 +25,6 @@ PAIR_TOKEN = 100  # ":"
 QUERY_TOKEN = 101  # "-"
 END_TOKEN = 102  # ","
 
-_BITS = 4  # of one symbol
 _MAX_KEY_SIZE = 15  # a key is an int64 while it is drawn
 
 
@@ -59,6 +58,9 @@ class AssociativeRetrieval:
       key_size, value_size: digits of 0..15 in a key, in a value.
       num_queries: queries per context; 0 asks every key of the context.
       random_num_pairs: a context has 1 to ``num_pairs`` pairs, uniformly.
+      key_symbols: different symbols that the keys of one context are made of, chosen anew for
+        every context. With few, keys share most of their digits, and none can be told from the
+        others by one digit.
 
     Raises:
       ConfigError: an impossible size, such as more unique keys than there are.
@@ -70,6 +72,7 @@ class AssociativeRetrieval:
     value_size: int
     num_queries: int
     random_num_pairs: bool
+    key_symbols: int = NUM_SYMBOLS
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -81,7 +84,9 @@ class AssociativeRetrieval:
             _refuse("key_size", self.key_size, f"must be at most {_MAX_KEY_SIZE}")
         if self.num_queries < 0:
             _refuse("num_queries", self.num_queries, "must be 0 (every key) or more")
-        check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size)
+        if not 2 <= self.key_symbols <= NUM_SYMBOLS:
+            _refuse("key_symbols", self.key_symbols, f"must be from 2 to {NUM_SYMBOLS}")
+        check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size, self.key_symbols)
 
     @property
     def segment_length(self) -> int:
@@ -90,8 +95,8 @@ class AssociativeRetrieval:
 
     @property
     def num_keys(self) -> int:
-        """Keys there are: ``16 ** key_size``."""
-        return NUM_SYMBOLS**self.key_size
+        """Keys a context can have: ``key_symbols ** key_size``."""
+        return self.key_symbols**self.key_size
 
     @property
     def max_queries(self) -> int:
@@ -137,8 +142,11 @@ class AssociativeRetrieval:
 
     def _segments(self, rng: np.random.Generator, keys: np.ndarray) -> np.ndarray:
         segments = np.empty((keys.size, self.segment_length), np.int32)
-        shifts = _BITS * np.arange(self.key_size - 1, -1, -1)
-        segments[:, : self.key_size] = keys[:, None] >> shifts[None, :] & (NUM_SYMBOLS - 1)
+        places = self.key_symbols ** np.arange(self.key_size - 1, -1, -1)
+        digits = keys[:, None] // places % self.key_symbols
+        if self.key_symbols < NUM_SYMBOLS:
+            digits = rng.permutation(NUM_SYMBOLS)[digits]
+        segments[:, : self.key_size] = digits
         segments[:, self.key_size] = PAIR_TOKEN
         segments[:, self.key_size + 1 : -1] = rng.integers(
             0, NUM_SYMBOLS, (keys.size, self.value_size)
@@ -152,8 +160,11 @@ def stream_key(task: AssociativeRetrieval, split: str, seed: int, stage: int = 0
 
     It is a hash, so that neighbouring seeds or stages share nothing.
     """
+    described = dataclasses.asdict(task)
+    if task.key_symbols == NUM_SYMBOLS:
+        del described["key_symbols"]  # the samples are those from before there was a choice
     settings = {
-        "task": dataclasses.asdict(task),
+        "task": described,
         "split": split,
         "seed": int(seed),
         "stage": int(stage),

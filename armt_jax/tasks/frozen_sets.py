@@ -27,6 +27,7 @@ from absl import logging
 
 from armt_jax.config import ConfigError
 from armt_jax.tasks.associative_retrieval import (
+    NUM_SYMBOLS,
     AssociativeRetrieval,
     Sample,
     stream_key,
@@ -109,6 +110,8 @@ def frozen_config(task: AssociativeRetrieval) -> FrozenConfig:
     """The builder's config for the sizes of ``task``, asked one query per context."""
     frozen = dataclasses.replace(task, num_queries=1, random_num_pairs=False)
     sizes = f"n{task.num_pairs}_k{task.key_size}_v{task.value_size}"
+    if task.key_symbols < NUM_SYMBOLS:
+        sizes += f"_of{task.key_symbols}"
     return FrozenConfig(name=f"{task.variant}_{sizes}", task=frozen)
 
 

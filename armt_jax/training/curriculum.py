@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from armt_jax.config import CurriculumConfig
-from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
+from armt_jax.tasks.associative_retrieval import NUM_SYMBOLS, AssociativeRetrieval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +24,11 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """For people: ``remember, 50 pairs of key size 2``."""
+        """For people: ``remember, 50 pairs of key size 2`` (``of 4 symbols``, where not of 16)."""
         task = self.task
         noun = "pair" if task.num_pairs == 1 else "pairs"
-        return f"{task.variant}, {task.num_pairs} {noun} of key size {task.key_size}"
+        symbols = "" if task.key_symbols == NUM_SYMBOLS else f" of {task.key_symbols} symbols"
+        return f"{task.variant}, {task.num_pairs} {noun} of key size {task.key_size}{symbols}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ def create_stages(curriculum: CurriculumConfig, value_size: int) -> tuple[Stage,
                 value_size=value_size,
                 num_queries=curriculum.num_queries,
                 random_num_pairs=curriculum.random_num_pairs,
+                key_symbols=curriculum.key_symbols[index],
             ),
             max_steps=curriculum.max_steps[index],
             target=curriculum.target[index],

@@ -1,4 +1,4 @@
-"""AdamW, clipping and the learning-rate schedule.
+"""AdamW, Muon, clipping and the learning-rate schedule.
 
 The optimizer is a transformation without a learning rate: the rate of every step is computed on
 the host by ``learning_rate`` and given to the training step. So a stage that ends early changes
@@ -7,29 +7,66 @@ no compiled program, and the rate is a function of the position alone, nothing t
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import optax
+from optax import contrib
 
 from armt_jax.config import CurriculumConfig, OptimizerConfig
 from armt_jax.models.protocol import Params
 
 
 def create_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) behind clipping: all but the learning rate.
+    """AdamW (Loshchilov & Hutter 2019) or Muon behind clipping: all but the learning rate.
 
     Weight decay applies to every parameter, as in the authors' code. ``apply_updates`` multiplies
     by the rate.
+
+    Muon (Jordan et al. 2024; scaled as in arXiv 2502.16982) moves all directions of a weight
+    matrix alike. Looking up is learnt from a direction whose gradient is small beside those that
+    predict the mean of the stored values, so it is where AdamW spends most of its steps. What is
+    not a weight matrix takes AdamW with Nesterov momentum.
     """
     clip = {
         "norm": optax.clip_by_global_norm,
         "value": optax.clip,
         "none": lambda _: optax.identity(),
     }[config.clip](config.clip_threshold)
+    if config.name == "muon":
+        muon = contrib.muon(
+            learning_rate=config.muon_learning_rate / config.learning_rate,
+            adam_learning_rate=1.0,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices,
+        )
+        # Optax's finished optimizers return what to add; apply_updates subtracts.
+        return optax.chain(clip, muon, optax.scale(-1.0))
     return optax.chain(
         clip,
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         optax.add_decayed_weights(config.weight_decay),
     )
+
+
+def _matrices(params: Params) -> Any:
+    """The last two axes of each weight matrix; None for embeddings, norms, biases and vectors.
+
+    Axes in front (stacked layers) hold matrices of their own.
+    """
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        is_kernel = getattr(path[-1], "key", None) == "kernel" and leaf.ndim >= 2
+        if not is_kernel or min(leaf.shape[-2:]) == 1:
+            return None
+        return contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
