@@ -3,8 +3,8 @@
 The default trains the paper's model size on two CPU cores. Three choices make it learn to look
 up within minutes (measured: ``BUILD_NOTES.md``, "Learning to look up"):
 
-- weights start at ``1/sqrt(width)``, positions and memory tokens well below them, and residual
-  projections are not divided by depth, so that what a memory token writes depends on the key;
+- weights start at ``1/sqrt(width)``, positions and memory tokens well below them, and the output
+  of attention is not divided by depth, so that what a memory token writes depends on the key;
 - weight matrices learn with Muon;
 - the first stage has few pairs, every key of them is asked, and batches are small: it needs steps.
 """
@@ -34,7 +34,7 @@ def default() -> dict[str, Any]:
             "layer_norm_eps": 1e-5,
             "d_ff": 512,
             "initializer_range": 0.088,
-            "residual_init_scale": 1.0,
+            "attention_init_scale": 1.0,
             "position_init_scale": 0.2,
             "memory_token_init_scale": 0.2,
             "dtype": "float32",
@@ -80,6 +80,7 @@ def paper() -> dict[str, Any]:
         "model": {
             "backbone": "gpt_neox",
             "initializer_range": 0.02,
+            "attention_init_scale": 1.0,
             "position_init_scale": 1.0,
             "memory_token_init_scale": 1.0,
         },

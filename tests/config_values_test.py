@@ -39,7 +39,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("model.d_ff", 0, "must be at least 1"),
     ("model.initializer_range", 0.0, "must be positive"),
     ("model.initializer_range", float("nan"), "must be positive"),
-    ("model.residual_init_scale", 0.0, "must be positive"),
+    ("model.attention_init_scale", 0.0, "must be positive"),
     ("model.position_init_scale", -1.0, "must be positive"),
     ("model.memory_token_init_scale", 0.0, "must be positive"),
     ("model.dtype", "int8", "must be one of float32, bfloat16, float64"),

@@ -24,9 +24,9 @@ class ModelConfig:
     initialisation (Hugging Face's name and, at 0.02, its value, meant for width 768). Recall reads
     the residual stream without a norm, so a narrow model that starts at 0.02 remembers next to
     nothing at first: its features are far below ``eps``, and little of a segment reaches its
-    memory tokens (``BUILD_NOTES.md``). ``residual_init_scale``, ``position_init_scale`` and
-    ``memory_token_init_scale`` multiply it for the projections that write to the residual stream
-    (None: GPT-2's ``1/sqrt(2 n_layer)``, GPT-NeoX's 1), the learned positions and the memory
+    memory tokens (``BUILD_NOTES.md``). ``attention_init_scale``, ``position_init_scale`` and
+    ``memory_token_init_scale`` multiply it for the output projection of attention (None: as the
+    MLP's, GPT-2's ``1/sqrt(2 n_layer)``, GPT-NeoX's 1), the learned positions and the memory
     tokens.
     ``dtype`` is the dtype of the computation, ``None`` following the parameters;
     the memory state is never narrower than float32.
@@ -49,7 +49,7 @@ class ModelConfig:
     layer_norm_eps: float = 1e-5
     d_ff: int | None = None
     initializer_range: float = 0.02
-    residual_init_scale: float | None = None
+    attention_init_scale: float | None = None
     position_init_scale: float = 1.0
     memory_token_init_scale: float = 1.0
     dtype: str | None = None
@@ -86,7 +86,7 @@ class ModelConfig:
                 "must rotate an even number of dimensions, 2 or more, of a head's "
                 f"{self.head_dim}; this rotates {rotated}",
             )
-        numbers = ("rotary_base", "layer_norm_eps", "initializer_range", "residual_init_scale")
+        numbers = ("rotary_base", "layer_norm_eps", "initializer_range", "attention_init_scale")
         for name in (*numbers, "position_init_scale", "memory_token_init_scale"):
             value = getattr(self, name)
             if value is not None:
@@ -98,11 +98,16 @@ class ModelConfig:
 
     @property
     def residual_init(self) -> float:
-        """Standard deviation of the projections that write to the residual stream."""
-        scale = self.residual_init_scale
-        if scale is None:
-            scale = 1.0 if self.backbone == "gpt_neox" else (2 * self.n_layer) ** -0.5
+        """Initial standard deviation of the projection that ends an MLP."""
+        scale = 1.0 if self.backbone == "gpt_neox" else (2 * self.n_layer) ** -0.5
         return self.initializer_range * scale
+
+    @property
+    def attention_init(self) -> float:
+        """Initial standard deviation of the projection that ends an attention."""
+        if self.attention_init_scale is None:
+            return self.residual_init
+        return self.initializer_range * self.attention_init_scale
 
     @property
     def head_dim(self) -> int:

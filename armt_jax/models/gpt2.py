@@ -31,7 +31,7 @@ class _Attention(nn.Module):
         out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
         out = nn.Dense(
             cfg.d_model,
-            kernel_init=nn.initializers.normal(cfg.residual_init),
+            kernel_init=nn.initializers.normal(cfg.attention_init),
             dtype=x.dtype,
             param_dtype=self.param_dtype,
             name="c_proj",

@@ -28,7 +28,7 @@ class _Attention(nn.Module):
         q = rotary(q, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
         k = rotary(k, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
         out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
-        kind["kernel_init"] = nn.initializers.normal(cfg.residual_init)
+        kind["kernel_init"] = nn.initializers.normal(cfg.attention_init)
         out = nn.Dense(cfg.d_model, **kind, name="dense")(out.reshape(*out.shape[:2], cfg.d_model))
         return out, KeyValues(k, v)
 
