@@ -68,7 +68,7 @@ $(STAMP): requirements-lock.txt requirements.txt pyproject.toml
 	@echo "== Installed in $(VENV)"
 
 quickstart: install ## Train ARMT to remember 15 pairs, evaluate, print a table, write a figure
-	@echo "== Training ARMT on Associative Retrieval Remember (five to eight minutes on 2 busy cores)"
+	@echo "== Training ARMT on Associative Retrieval Remember (one to three minutes on 2 cores)"
 	$(BIN)/python -m experiments.main --config=configs/ar_remember.py:quickstart
 
 test: lint ## Lint, type-check and run the tests, without the slow ones

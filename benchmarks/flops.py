@@ -11,9 +11,12 @@ from armt_jax.models import create_model
 
 
 def block_flops(config: ModelConfig, rows: int, keys: int, out_rows: int | None = None) -> float:
-    """One block over ``rows`` positions, ``out_rows`` of them needed after attention."""
+    """One block over ``rows`` positions, the last ``out_rows`` of them needed after attention.
+
+    The mask is causal: a position attends to ``keys`` less those behind it.
+    """
     d, out = config.d_model, rows if out_rows is None else out_rows
-    attention = 2 * out * keys * d * 2
+    attention = 2.0 * (out * keys - out * (out - 1) / 2) * d * 2
     return 2.0 * (rows * 2 * d * d + out * 2 * d * d + out * 2 * d * config.ff_dim) + attention
 
 

@@ -37,16 +37,20 @@ def _default() -> dict[str, Any]:
         "workdir": "runs/ar_rewrite",
         "task": {"variant": "rewrite", "num_pairs": 500, "key_size": 1, "value_size": 1},
         "curriculum": {
-            "variant": ("remember", "remember", "rewrite", "rewrite", "rewrite"),
-            "num_pairs": (4, 12, 12, 24, 50),
-            "key_size": (1,) * 5,
-            "key_symbols": (16,) * 5,
-            "max_steps": (3000, 500, 500, 500, 1000),
-            "target": (0.98, 0.99, 0.99, 0.99, 1.1),
+            "variant": ("remember", "remember", "rewrite", "rewrite"),
+            "num_pairs": (4, 12, 12, 50),
+            "key_size": (1,) * 4,
+            "key_symbols": (16,) * 4,
+            "max_steps": (3000, 500, 500, 400),
+            "target": (0.98, 0.99, 0.99, 1.1),
             "num_queries": 0,
             "random_num_pairs": False,
         },
-        "evaluation": {"num_pairs": (50, 100, 200, 500, 5000), "samples": 1000, "batch_size": 100},
+        "evaluation": {
+            "num_pairs": (50, 100, 200, 300, 400, 500),
+            "samples": 1000,
+            "batch_size": 100,
+        },
     }
 
 

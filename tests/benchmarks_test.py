@@ -35,6 +35,11 @@ def _dot_flops(jaxpr) -> int:
     return total
 
 
+def _masked_flops(rows: int) -> int:
+    """Scores and sums of values that the causal mask throws away: the program makes them here."""
+    return 2 * 2 * CONFIG.d_model * rows * (rows - 1) // 2
+
+
 def test_context_flops_are_those_of_the_program() -> None:
     model = create_model(CONFIG)
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -43,6 +48,8 @@ def test_context_flops_are_those_of_the_program() -> None:
     program = jax.make_jaxpr(model.write)(params, state, segment)
     # The program makes queries of the last layer's tokens too, in one product with keys and values.
     counted = _dot_flops(program.jaxpr) - 2 * LENGTH * CONFIG.d_model**2
+    m = CONFIG.num_mem_tokens
+    counted -= (CONFIG.n_layer - 1) * _masked_flops(LENGTH + m) + _masked_flops(m)
     # Not counted, and less than 2 %: the products with z, and the gate's.
     assert flops.context_flops(CONFIG, LENGTH) == pytest.approx(counted, rel=0.02)
     assert flops.context_flops(CONFIG, LENGTH) <= counted
@@ -61,7 +68,7 @@ def test_query_flops_are_those_of_the_program() -> None:
     scans = [e for e in program.jaxpr.eqns if e.primitive.name == "scan"]
     inside = sum(_dot_flops(e.params["jaxpr"].jaxpr) for e in scans)
     outside = _dot_flops(program.jaxpr) - inside
-    counted = outside + CONFIG.n_layer * inside
+    counted = outside + CONFIG.n_layer * (inside - _masked_flops(LENGTH))
     assert flops.query_flops(CONFIG, LENGTH, 2) == pytest.approx(counted, rel=0.02)
 
 
@@ -79,3 +86,13 @@ def test_train_step_prints_one_json_line_last() -> None:
     assert result["pairs"] == 2
     for name in ("seconds", "tokens_per_second", "peak_memory_bytes", "sgemm_share"):
         assert result[name] > 0, name
+
+
+def test_stream_prints_one_json_line_last() -> None:
+    sizes = ["--model=small_bytes", "--segment=8", "--block=2", "--blocks=2", "--json"]
+    command = [sys.executable, "-m", "benchmarks.stream", *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["model"], result["tokens_read"]) == ("small_bytes", 3 * 2 * 8)
+    for name in ("tokens_per_second", "peak_memory_bytes", "sgemm_share"):
+        assert result[name] > 0

@@ -193,7 +193,9 @@ def test_schedules_are_refused_by_name() -> None:
     )
     with pytest.raises(ConfigError) as error:
         read(state, text, schedule="diagnoal")
-    assert str(error.value) == ("schedule = 'diagnoal': must be one of sequential, chunked, auto")
+    assert str(error.value) == (
+        "schedule = 'diagnoal': must be one of sequential, chunked, diagonal, pipeline, auto"
+    )
 
 
 def test_auto_is_chunked_where_it_can_be() -> None:

@@ -134,6 +134,9 @@ class ARMT:
         batch, length = segment.tokens.shape
         total = length + cfg.num_mem_tokens
         positions = (offset + jnp.arange(total, dtype=jnp.int32))[None]
+        if segment.length is not None:
+            early = (length - segment.length)[:, None]
+            positions = positions - jnp.where(jnp.arange(total) < length, 0, early)
         x = backbones.embed_tokens(cfg, params["embed"], segment.tokens, positions[:, :length])
         memory = backbones.embed_memory(cfg, params["embed"], positions[:, length:])
         memory = jnp.broadcast_to(memory, (batch, *memory.shape[1:]))
@@ -236,12 +239,14 @@ class ARMT:
             memory, x, own = self.layer(params_l, memory, x, context, past_l, last)
             return x, (memory, own if keep else None)
 
-        stacked = (params["layers"], memories, past)
-        if self.config.n_layer <= UNROLLED_LAYERS:
+        layers = params["layers"]
+        stacked = (layers, memories, past)
+        if isinstance(layers, tuple) or self.config.n_layer <= UNROLLED_LAYERS:
             outputs = []
             for index in range(self.config.n_layer):
                 is_last = index == self.config.n_layer - 1
-                scanned = jax.tree.map(lambda leaf, i=index: leaf[i], stacked)
+                states = jax.tree.map(lambda leaf, i=index: leaf[i], (memories, past))
+                scanned = (_layer_params(layers, index), *states)
                 x, out = layer(x, scanned, last if is_last else None)
                 outputs.append(out)
             memories, own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
@@ -287,3 +292,10 @@ class ARMT:
     def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Logits ``[..., v]`` of hidden states: final layer norm and output matrix."""
         return backbones.readout(self.config, params, hidden)
+
+
+def _layer_params(layers: Params, index: int) -> Params:
+    """Of layers stacked along axis 0, or apart in a tuple (``streaming``)."""
+    if isinstance(layers, tuple):
+        return layers[index]
+    return jax.tree.map(lambda leaf: leaf[index], layers)

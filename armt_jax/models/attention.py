@@ -5,10 +5,15 @@ Axis letters: ``b`` batch, ``t`` token, ``s`` key, ``h`` head, ``e`` dimension o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+# Queries of a block. Shorter ones skip more of the scores and make smaller products.
+QUERY_BLOCK = 128
 
 
 class KeyValues(NamedTuple):
@@ -32,16 +37,52 @@ class SegmentContext(NamedTuple):
     write: jax.Array | None = None
 
 
+def segment_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend: jax.Array,
+    past: KeyValues | None,
+    last: int | None,
+) -> jax.Array:
+    """Attention of a segment's positions (the ``last`` of them, or all) to ``past`` and themselves.
+
+    In a long segment queries go in blocks, each with the keys up to its end: the scores behind
+    would be masked, half of all, and they are most of what a narrow model computes.
+
+    Args:
+      q, k, v: ``[b, t, h, e]``.
+      attend: ``[b or 1, t, s]``, the past first; no position sees a later one.
+      past: earlier keys and values.
+      last: rows of the result; None for all ``t``.
+    """
+    blockwise = past is None and last is None
+    q, k, v = (x.swapaxes(1, 2) for x in (tail(q, last), *append(past, k, v)))
+    attend = tail(attend, last)
+    total = q.shape[2]
+    count = max(1, total // QUERY_BLOCK) if blockwise else 1
+    edges = [total * index // count for index in range(count + 1)]
+    parts = []
+    for start, stop in pairwise(edges):
+        keys = stop if blockwise else k.shape[2]
+        seen = attend[:, start:stop, :keys]
+        parts.append(attention(q[:, :, start:stop], k[:, :, :keys], v[:, :, :keys], seen))
+    return (parts[0] if count == 1 else jnp.concatenate(parts, axis=2)).swapaxes(1, 2)
+
+
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> jax.Array:
-    """Softmax attention: ``q [b, t, h, e]``, ``k, v [b, s, h, e]``, mask ``[b or 1, t, s]``.
+    """Softmax attention: ``q [b, h, t, e]``, ``k, v [b, h, s, e]``, mask ``[b or 1, t, s]``.
 
     Scores and softmax are float32 (or wider). A row with nothing to attend to is uniform, not NaN.
+    The products are divided by the softmax's sum, not the weights: there are fewer of them.
     """
-    scores = jnp.einsum("bthe,bshe->bhts", q, k) * (1.0 / q.shape[-1] ** 0.5)
+    scores = jnp.einsum("bhte,bhse->bhts", q, k) * (1.0 / q.shape[-1] ** 0.5)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     scores = jnp.where(attend[:, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhts,bshe->bthe", weights, v)
+    largest = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    out = jnp.einsum("bhts,bhse->bhte", weights.astype(v.dtype), v)
+    return out / jnp.sum(weights, axis=-1, keepdims=True).astype(out.dtype)
 
 
 def rotary(x: jax.Array, positions: jax.Array, *, dims: int, base: float) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from armt_jax.config import ModelConfig
-from armt_jax.models.attention import KeyValues, SegmentContext, append, attention, tail
+from armt_jax.models.attention import KeyValues, SegmentContext, segment_attention, tail
 
 
 class _Attention(nn.Module):
@@ -28,7 +28,7 @@ class _Attention(nn.Module):
             name="c_attn",
         )(x)
         q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
-        out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
+        out = segment_attention(q, k, v, context.attend, past, last)
         out = nn.Dense(
             cfg.d_model,
             kernel_init=nn.initializers.normal(cfg.attention_init),

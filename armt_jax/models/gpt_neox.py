@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from armt_jax.config import ModelConfig
-from armt_jax.models.attention import KeyValues, SegmentContext, append, attention, rotary, tail
+from armt_jax.models.attention import KeyValues, SegmentContext, rotary, segment_attention, tail
 
 
 class _Attention(nn.Module):
@@ -27,7 +27,7 @@ class _Attention(nn.Module):
         q, k, v = jnp.split(qkv, 3, axis=-1)
         q = rotary(q, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
         k = rotary(k, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
-        out = attention(tail(q, last), *append(past, k, v), tail(context.attend, last))
+        out = segment_attention(q, k, v, context.attend, past, last)
         kind["kernel_init"] = nn.initializers.normal(cfg.attention_init)
         out = nn.Dense(cfg.d_model, **kind, name="dense")(out.reshape(*out.shape[:2], cfg.d_model))
         return out, KeyValues(k, v)

@@ -6,7 +6,7 @@ and returns. Scanning, training, evaluating, streaming and generating are writte
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -22,10 +22,14 @@ class Segment(NamedTuple):
     Attributes:
       tokens: ``[b, t]`` int32.
       mask: ``[b, t]`` bool, False at padding. A row without any token leaves its memory as it is.
+      length: ``[b]`` int32 where a segment's end, behind ``length`` of its ``t`` tokens, is a value
+        and not a shape: what comes later is padding, and memory tokens take the positions that
+        they would have in a segment of ``length`` tokens. None: all ``t``.
     """
 
     tokens: jax.Array
     mask: jax.Array
+    length: jax.Array | None = None
 
 
 class SegmentModel(Protocol):
@@ -59,3 +63,48 @@ class SegmentModel(Protocol):
     def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Logits ``[..., v]`` of hidden states ``[..., d]``."""
         ...
+
+
+@runtime_checkable
+class LayerwiseModel(SegmentModel, Protocol):
+    """A model each of whose layers keeps a memory of its own, which no other layer sees.
+
+    So a layer can begin a segment when the layer below has finished it, whatever the layers above
+    are at: what the schedules ``diagonal`` and ``pipeline`` need. All layers are alike:
+    ``params["layers"]`` and the state have leaves ``[l, ...]`` and ``[l, b, ...]``, and empty
+    memories are the same in every layer.
+    """
+
+    def embed(self, params: Params, segment: Segment) -> tuple[jax.Array, Any]:
+        """The first layer's input ``[b, n, d]``, tokens first, and what all layers know of it.
+
+        Of the parameters only ``params["embed"]`` is read.
+        """
+        ...
+
+    def layer(
+        self, params_l: Params, memory: State, x: jax.Array, context: Any
+    ) -> tuple[State, jax.Array, Any]:
+        """One layer of one segment.
+
+        Args:
+          params_l: of this layer.
+          memory: of this layer, before the segment; the state's leaves ``[b, ...]``.
+          x: ``[b, n, d]``.
+          context: from ``embed``.
+
+        Returns:
+          The memory after the segment, with leaves in the state's order; the output ``[b, n, d]``;
+          and something that only the model itself uses.
+        """
+        ...
+
+
+def why_not_layerwise(model: SegmentModel, state: State) -> str | None:
+    """The reason why ``model`` cannot read layer by layer from ``state``; None if it can."""
+    if not isinstance(model, LayerwiseModel):
+        name = type(model).__name__
+        return f"needs a memory in each layer; {name}'s goes from the top layer to the bottom"
+    if getattr(state, "window", None) is not None:
+        return "needs a memory in each layer; a sliding window is one segment's, for all layers"
+    return None

@@ -8,15 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh
 
 from armt_jax.config import ConfigError
 from armt_jax.models.armt import ARMT
-from armt_jax.models.protocol import Params, Segment, SegmentModel, State
+from armt_jax.models.protocol import (
+    LayerwiseModel,
+    Params,
+    Segment,
+    SegmentModel,
+    State,
+    why_not_layerwise,
+)
 from armt_jax.recurrence.chunked import run_chunked
+from armt_jax.recurrence.diagonal import run_diagonal
+from armt_jax.recurrence.pipeline import run_pipeline
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 from armt_jax.recurrence.sequential import run_sequential
 
-SCHEDULES = ("sequential", "chunked", "auto")
+SCHEDULES = ("sequential", "chunked", "diagonal", "pipeline", "auto")
 
 
 def run_segments(
@@ -28,31 +38,86 @@ def run_segments(
     schedule: str = "sequential",
     remat: bool = False,
     need_hidden: bool = True,
+    reset: jax.Array | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[State, jax.Array | None]:
     """Read equal segments, leaves ``[s, b, t]``, from ``state``.
+
+    Every schedule gives the same values and gradients.
 
     Args:
       model, params, state: see ``SegmentModel``.
       segments: stacked along axis 0; a row of a segment without any token leaves its memory alone.
-      schedule: ``sequential``; ``chunked`` (the same values and gradients, faster to train, for
-        ARMT without a sliding window); ``auto``: ``chunked`` where the model can.
-      remat: recompute each segment in the backward pass, keeping only the states between them
-        (sequential schedule; the chunked one keeps no state of A's size per segment anyway).
+      schedule: ``sequential``, which every model has; ``chunked``: faster to train, for ARMT
+        without a sliding window; ``diagonal``: all layers at once on different segments, for models
+        with a memory in each layer; ``pipeline``: the same over the devices of ``mesh``; ``auto``:
+        see ``choose_schedule``.
+      remat: recompute each segment (each step of ``diagonal`` and ``pipeline``) in the backward
+        pass, keeping only what goes from one to the next. The chunked schedule keeps no state of
+        A's size per segment anyway.
       need_hidden: False where only the final state matters.
+      reset: ``[s, b]`` bool: where True, the row's memory becomes the empty one before the segment,
+        so that texts can follow each other in one row. Not for ``chunked``.
+      mesh: of the pipeline, with an axis ``stage``; the other schedules do not look at it.
 
     Returns:
       The state after the last segment, and hidden states ``[s, b, t, d]`` (None if not needed).
+
+    Raises:
+      ConfigError: a schedule that there is not, or that this model, state or mesh cannot have.
     """
     if schedule not in SCHEDULES:
         raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
-    can_chunk = isinstance(model, ARMT) and state.window is None
-    if schedule == "chunked" and not can_chunk:
-        raise ConfigError(
-            "schedule = 'chunked': needs a memory of low-rank updates (ARMT without sliding window)"
-        )
-    if isinstance(model, ARMT) and can_chunk and schedule != "sequential":
+    if reset is not None:
+        reset = _checked_reset(reset, segments)
+    if schedule == "auto":
+        schedule = choose_schedule(model, state, segments, reset)
+    why = _why_not(schedule, model, state, segments, reset)
+    if why is not None:
+        raise ConfigError(f"schedule = {schedule!r}: {why}")
+    if isinstance(model, ARMT) and schedule == "chunked":
         return run_chunked(model, params, state, segments, need_hidden=need_hidden)
-    return run_sequential(model, params, state, segments, remat=remat, need_hidden=need_hidden)
+    text, options = (params, state, segments), {"remat": remat, "need_hidden": need_hidden}
+    if isinstance(model, LayerwiseModel) and schedule == "diagonal":
+        return run_diagonal(model, *text, reset=reset, **options)
+    if isinstance(model, LayerwiseModel) and schedule == "pipeline":
+        return run_pipeline(model, *text, reset=reset, mesh=mesh, **options)
+    return run_sequential(model, *text, reset=reset, **options)
+
+
+def choose_schedule(
+    model: SegmentModel, state: State, segments: Segment, reset: jax.Array | None
+) -> str:
+    """What ``auto`` stands for: ``chunked`` where the model can, else ``sequential``.
+
+    Arguments as in ``run_segments``; a choice by shape or device belongs here.
+    """
+    can_chunk = _why_not("chunked", model, state, segments, reset) is None
+    return "chunked" if can_chunk else "sequential"
+
+
+def _why_not(
+    schedule: str, model: SegmentModel, state: State, segments: Segment, reset: jax.Array | None
+) -> str | None:
+    if schedule in ("diagonal", "pipeline"):
+        return why_not_layerwise(model, state)
+    if schedule != "chunked":
+        return None
+    if not isinstance(model, ARMT) or state.window is not None:
+        return "needs a memory of low-rank updates (ARMT without sliding window)"
+    if reset is not None:
+        return "reads a chunk from one memory, so reset must be None"
+    if segments.length is not None:
+        return "needs segments of one length, so Segment.length must be None"
+    return None
+
+
+def _checked_reset(reset: jax.Array, segments: Segment) -> jax.Array:
+    expected = segments.tokens.shape[:2]
+    shape, dtype = jnp.shape(reset), jnp.result_type(reset)
+    if shape != expected or dtype.name != "bool":
+        raise ConfigError(f"reset of {dtype} {shape}: must be bool {expected}, segments and batch")
+    return jnp.asarray(reset)
 
 
 class Output(NamedTuple):
@@ -62,7 +127,7 @@ class Output(NamedTuple):
     state: State
 
 
-def check_tokens(tokens: jax.Array, vocab_size: int) -> jax.Array:
+def check_tokens(tokens: jax.Array | np.ndarray, vocab_size: int) -> jax.Array:
     """``tokens`` as int32, refused where empty, not ``[b, n]`` or outside the vocabulary.
 
     The range is checked for concrete arrays only: inside ``jit`` there are no values to look at.
@@ -81,7 +146,9 @@ def check_tokens(tokens: jax.Array, vocab_size: int) -> jax.Array:
     return jnp.asarray(tokens, jnp.int32)
 
 
-def check_mask(attention_mask: jax.Array | None, tokens: jax.Array) -> jax.Array:
+def check_mask(
+    attention_mask: jax.Array | np.ndarray | None, tokens: jax.Array | np.ndarray
+) -> jax.Array:
     """``attention_mask [b, n]`` as bool, all True for None; refused where its shape differs."""
     if attention_mask is None:
         return jnp.ones(tokens.shape, bool)

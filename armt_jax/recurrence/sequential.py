@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
+from armt_jax.config import ConfigError
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
 
 
@@ -16,6 +18,7 @@ def run_sequential(
     state: State,
     segments: Segment,
     *,
+    reset: jax.Array | None = None,
     remat: bool = False,
     need_hidden: bool = True,
 ) -> tuple[State, jax.Array | None]:
@@ -26,6 +29,7 @@ def run_sequential(
       params: its parameters.
       state: before the first segment.
       segments: stacked along axis 0.
+      reset: ``[s, b]`` bool, the rows that forget everything before a segment; None: no row does.
       remat: keep only the states between segments for the backward pass.
       need_hidden: False where only the final state matters: the cheaper ``model.write`` is used.
 
@@ -33,9 +37,36 @@ def run_sequential(
       The state after the last segment; hidden states ``[s, b, t, d]``, or None.
     """
 
-    def body(state: State, segment: Any) -> tuple[State, jax.Array | None]:
+    def body(state: State, scanned: Any) -> tuple[State, jax.Array | None]:
+        segment, rows = scanned
+        if rows is not None:
+            state = reset_rows(model, state, rows)
         if need_hidden:
             return model.step(params, state, segment)
         return model.write(params, state, segment), None
 
-    return lax.scan(jax.checkpoint(body) if remat else body, state, segments)
+    return lax.scan(jax.checkpoint(body) if remat else body, state, (segments, reset))
+
+
+def reset_rows(model: SegmentModel, state: State, rows: jax.Array) -> State:
+    """``state`` with the rows ``[b]`` bool as ``model.init_state`` gives them.
+
+    Raises:
+      ConfigError: a state with more in it than ``init_state`` gives, as a sliding window.
+    """
+    batch = rows.shape[0]
+    empty = model.init_state(batch)
+    if jax.tree.structure(empty) != jax.tree.structure(state):
+        raise ConfigError(
+            "reset: must be None with a sliding window, whose position all rows share"
+        )
+    # A state for one text more shows which axis of a leaf is the batch.
+    wider = jax.eval_shape(lambda: model.init_state(batch + 1))
+
+    def choose(leaf: jax.Array, empty: jax.Array, wider: jax.ShapeDtypeStruct) -> jax.Array:
+        sizes = zip(empty.shape, wider.shape, strict=True)
+        axis = next(axis for axis, (size, other) in enumerate(sizes) if size != other)
+        shape = [batch if i == axis else 1 for i in range(leaf.ndim)]
+        return jnp.where(rows.reshape(shape), empty.astype(leaf.dtype), leaf)
+
+    return jax.tree.map(choose, state, empty, wider)

@@ -1,14 +1,26 @@
 """Devices, the mesh, and how arrays lie on it."""
 
 from armt_jax.sharding.devices import available_cores, use_cpu_cores
-from armt_jax.sharding.mesh import DATA, batched, create_mesh, data_mesh, replicated
+from armt_jax.sharding.mesh import (
+    DATA,
+    STAGE,
+    batched,
+    create_mesh,
+    data_mesh,
+    replicated,
+    stage_mesh,
+    staged,
+)
 
 __all__ = [
     "DATA",
+    "STAGE",
     "available_cores",
     "batched",
     "create_mesh",
     "data_mesh",
     "replicated",
+    "stage_mesh",
+    "staged",
     "use_cpu_cores",
 ]

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from armt_jax.config import ConfigError, MeshConfig
 
 DATA = "data"
+STAGE = "stage"
 
 
 def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
@@ -38,6 +39,22 @@ def data_mesh(count: int) -> Mesh:
     return jax.make_mesh((count,), (DATA,), devices=devices, axis_types=kinds)
 
 
+def stage_mesh(stages: int, data: int = 1) -> Mesh:
+    """``stages`` groups of layers, in each of ``data`` shares of a batch (``recurrence.pipeline``).
+
+    Raises:
+      ConfigError: more devices than there are.
+    """
+    devices = jax.devices()
+    if stages < 1 or data < 1 or data * stages > len(devices):
+        raise ConfigError(
+            f"mesh of {DATA} x {STAGE} = {data} x {stages}: must be of 1 to {len(devices)} devices"
+        )
+    kinds = (jax.sharding.AxisType.Auto,) * 2
+    shape, devices = (data, stages), devices[: data * stages]
+    return jax.make_mesh(shape, (DATA, STAGE), devices=devices, axis_types=kinds)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, P())
@@ -46,3 +63,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batched(mesh: Mesh) -> NamedSharding:
     """Leading axis in equal shares."""
     return NamedSharding(mesh, P(DATA))
+
+
+def staged(mesh: Mesh) -> NamedSharding:
+    """Leading axis, of layers, in equal groups: parameters of a pipeline."""
+    return NamedSharding(mesh, P(STAGE))

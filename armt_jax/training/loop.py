@@ -25,6 +25,7 @@ from armt_jax.tasks.stream import train_stream
 from armt_jax.training import curriculum
 from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.curriculum import Position, Stage
+from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.metrics import MetricsWriter
 from armt_jax.training.optimizer import create_optimizer, learning_rate
@@ -140,6 +141,7 @@ class Trainer:
                 if started is not None:
                     seconds = time.monotonic() - started
                     self.display.message(f"first step ready after {seconds:.1f} s (compilation)")
+                    release_freed_memory()
                     started, meter = None, _Meter(self.position.step_in_stage)
                 self._after_step(stage, watch)
         finally:

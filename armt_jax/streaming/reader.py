@@ -1,0 +1,192 @@
+"""A reader that is fed tokens as they come and keeps nothing but the memory and a segment's rest.
+
+    reader = StreamReader(model, params, segment_size=512)
+    state = reader.start(batch_size=1)
+    for tokens in blocks:                      # [b, n], any n
+        state = reader.feed(state, tokens)
+    memory = reader.finish(state)              # what forward() leaves: left-aligned segments
+
+One program is compiled per batch size, for a block of segments, and one for the last segment; the
+number of segments in a block and the length of the last one are values, not shapes. The memory is
+donated: it is updated in place, and a state that was fed must not be used again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from armt_jax.config import ConfigError
+from armt_jax.models.protocol import Params, Segment, SegmentModel, State
+from armt_jax.recurrence.run import check_mask, check_tokens
+
+
+class StreamState(NamedTuple):
+    """How far a text has been read.
+
+    Attributes:
+      memory: the model's state after the last complete segment, on the device.
+      tokens, mask: ``[b, r]`` numpy, the beginning of the next segment, not yet in the memory.
+      tokens_read: tokens fed so far, to each text (padding counts).
+      ticket: ready when ``memory`` is.
+    """
+
+    memory: State
+    tokens: np.ndarray
+    mask: np.ndarray
+    tokens_read: int
+    ticket: jax.Array
+
+
+class StreamReader:
+    """Feeds texts to one model with one set of parameters.
+
+    Attributes:
+      model, params: what reads; the layers of ``params`` apart (``unstack_layers``).
+      segment_size: tokens of a segment.
+      block_segments: segments that one call of the compiled program reads at most.
+    """
+
+    def __init__(
+        self,
+        model: SegmentModel,
+        params: Params,
+        *,
+        segment_size: int,
+        block_segments: int = 32,
+    ) -> None:
+        """``params`` as ``model.init`` gives them.
+
+        Raises:
+          ConfigError: sizes below 1, a segment longer than the model's positions.
+        """
+        for name, value in (("segment_size", segment_size), ("block_segments", block_segments)):
+            if value < 1:
+                raise ConfigError(f"{name} = {value}: must be at least 1")
+        model.config.check_segment(segment_size)
+        self.model, self.segment_size, self.block_segments = model, segment_size, block_segments
+        self.params = unstack_layers(params)
+        self._read = jax.jit(functools.partial(_read_block, model, segment_size), donate_argnums=1)
+        self._last = jax.jit(functools.partial(_read_last, model))
+
+    def start(self, batch_size: int) -> StreamState:
+        """Nothing read yet, by ``batch_size`` texts.
+
+        Raises:
+          ConfigError: an empty batch.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size = {batch_size}: must be at least 1")
+        empty = np.zeros((batch_size, 0), np.int32)
+        memory = self.model.init_state(batch_size)
+        return StreamState(memory, empty, empty.astype(bool), 0, jnp.zeros((), jnp.int32))
+
+    def feed(
+        self, state: StreamState, tokens: np.ndarray, mask: np.ndarray | None = None
+    ) -> StreamState:
+        """Read more of each text.
+
+        Returns while the device still computes, one block ahead at most, so that the next tokens
+        can be made in the meantime.
+
+        Args:
+          state: from ``start``, ``feed`` or ``load_stream``; its memory is donated.
+          tokens: ``[b, n]`` integer ids, any ``n``.
+          mask: ``[b, n]`` bool, False at padding.
+
+        Returns:
+          The state after all complete segments of what has been fed.
+
+        Raises:
+          ConfigError: ids outside the vocabulary, another batch size, a mask of another shape.
+        """
+        tokens, mask = self._checked(state, tokens, mask)
+        read = state.tokens_read + tokens.shape[1]
+        tokens = np.concatenate([state.tokens, tokens], axis=1)
+        mask = np.concatenate([state.mask, mask], axis=1)
+        memory, ticket = state.memory, state.ticket
+        whole = tokens.shape[1] // self.segment_size * self.segment_size
+        step = self.block_segments * self.segment_size
+        for start in range(0, whole, step):
+            stop = min(start + step, whole)
+            block = Segment(_fill(tokens[:, start:stop], step), _fill(mask[:, start:stop], step))
+            earlier = ticket
+            count = np.int32((stop - start) // self.segment_size)
+            memory, ticket = self._read(self.params, memory, block, count)
+            # Without a limit the host would queue the whole text's blocks.
+            earlier.block_until_ready()
+        return StreamState(memory, tokens[:, whole:], mask[:, whole:], read, ticket)
+
+    def feed_all(self, state: StreamState, blocks: Iterable[np.ndarray]) -> StreamState:
+        """``feed`` of every block that a lazy text yields."""
+        for tokens in blocks:
+            state = self.feed(state, tokens)
+        return state
+
+    def finish(self, state: StreamState) -> State:
+        """The memory after the whole text, its last and shorter segment included.
+
+        ``state`` is not donated: it can be fed on, as if the text had not ended here.
+        """
+        rest = state.tokens.shape[1]
+        if rest == 0:
+            return state.memory
+        last = Segment(
+            _fill(state.tokens, self.segment_size),
+            _fill(state.mask, self.segment_size),
+            jnp.full((state.tokens.shape[0],), rest, jnp.int32),
+        )
+        return self._last(self.params, state.memory, last)
+
+    def _checked(
+        self, state: StreamState, tokens: np.ndarray, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        batch = state.tokens.shape[0]
+        tokens = np.asarray(tokens)
+        if tokens.ndim == 2 and tokens.shape[1] == 0 and tokens.shape[0] == batch:
+            return tokens.astype(np.int32), tokens.astype(bool)
+        if tokens.ndim == 2 and tokens.shape[0] != batch:
+            raise ConfigError(f"tokens of {tokens.shape[0]} texts: must be of {batch}, the state's")
+        check_tokens(tokens, self.model.config.vocab_size)
+        check_mask(mask, tokens)
+        mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
+        return tokens.astype(np.int32), mask
+
+
+def unstack_layers(params: Params) -> Params:
+    """``params`` with a tuple of layers for stacked ones.
+
+    A program that reads one segment after another would otherwise cut each layer's matrices out
+    of the stack in every segment, which for GPT-2 small is 340 MB of copying.
+    """
+    layers = params["layers"]
+    if isinstance(layers, tuple):
+        return params
+    count = jax.tree.leaves(layers)[0].shape[0]
+    apart = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count))
+    return {**params, "layers": apart}
+
+
+def _read_block(
+    model: SegmentModel, size: int, params: Params, memory: State, block: Segment, count: jax.Array
+) -> tuple[State, jax.Array]:
+    def body(index: jax.Array, memory: State) -> State:
+        cut = functools.partial(lax.dynamic_slice_in_dim, start_index=index * size, slice_size=size)
+        segment = Segment(cut(block.tokens, axis=1), cut(block.mask, axis=1))
+        return model.write(params, memory, segment)
+
+    return lax.fori_loop(0, count, body, memory), count
+
+
+def _read_last(model: SegmentModel, params: Params, memory: State, segment: Segment) -> State:
+    return model.write(params, memory, segment)
+
+
+def _fill(x: np.ndarray, length: int) -> jax.Array:
+    return jnp.asarray(np.pad(x, ((0, 0), (0, length - x.shape[1]))))

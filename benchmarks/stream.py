@@ -1,0 +1,115 @@
+"""Tokens per second of reading a long text into the memory, and the memory it takes.
+
+    python -m benchmarks.stream --model=gpt2_small --json
+
+The last line is JSON: ``tokens_per_second`` (median of the timed blocks), ``peak_memory_bytes`` (of
+the process, or of the accelerator), ``sgemm_share`` (of the machine's own float32 matrix rate,
+measured in the same run, by the products that reading must do: no logits, causal attention, only
+the memory tokens after the last layer's attention).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from armt_jax.config import ModelConfig
+from armt_jax.models import create_model
+from armt_jax.streaming import StreamReader
+from armt_jax.training.host_memory import release_freed_memory
+from benchmarks import flops, machine
+
+RETRIEVAL = {"n_layer": 4, "n_head": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2_small": {
+        "n_layer": 12,
+        "n_head": 12,
+        "d_model": 768,
+        "num_mem_tokens": 10,
+        "d_mem": 64,
+        "vocab_size": 50257,
+    },
+    "small": {**RETRIEVAL, "vocab_size": 50257},
+    "small_bytes": {**RETRIEVAL, "vocab_size": 256},
+}
+
+_MODEL = flags.DEFINE_enum("model", "gpt2_small", list(MODELS), "gpt2_small, small: 4 x 128")
+_SEGMENT = flags.DEFINE_integer("segment", 512, "tokens of a segment", lower_bound=1)
+_BLOCK = flags.DEFINE_integer("block", 8, "segments of a timed block", lower_bound=1)
+_BLOCKS = flags.DEFINE_integer("blocks", 8, "timed blocks", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 1, "texts read at once", lower_bound=1)
+_JSON = flags.DEFINE_bool("json", False, "print only the JSON line")
+
+
+def measure(
+    config: ModelConfig, segment: int, block: int, blocks: int, batch: int
+) -> dict[str, float]:
+    """Rates of ``blocks`` blocks of ``block`` segments each."""
+    model = create_model(config)
+    params = model.init(jax.random.key(0))
+    reader = StreamReader(model, params, segment_size=segment, block_segments=block)
+    del params  # the reader keeps its own, with the layers apart
+    rng = np.random.default_rng(0)
+    text = [rng.integers(0, config.vocab_size, (batch, block * segment)) for _ in range(2)]
+
+    started = time.perf_counter()
+    state = reader.feed(reader.start(batch), text[0])
+    state.ticket.block_until_ready()
+    first = time.perf_counter() - started
+    release_freed_memory()
+    times = []
+    for index in range(blocks):
+        started = time.perf_counter()
+        state = reader.feed(state, text[index % 2])
+        state.ticket.block_until_ready()
+        times.append(time.perf_counter() - started)
+    peak_memory = machine.peak_memory_bytes()
+    if not np.isfinite(np.asarray(jax.tree.leaves(state.memory)[0])).all():
+        raise ValueError("the memory is not finite: this measured nothing")
+    tokens, seconds = batch * block * segment, statistics.median(times)
+    work = flops.context_flops(config, segment) / segment
+    peak = machine.sgemm_flops_per_second()
+    return {
+        "tokens_per_second": tokens / seconds,
+        "tokens_per_second_best": tokens / min(times),
+        "tokens_per_second_worst": tokens / max(times),
+        "first_block_seconds": first,
+        "tokens_read": state.tokens_read,
+        "peak_memory_bytes": peak_memory,
+        "flops_per_token": work,
+        "sgemm_flops_per_second": peak,
+        "sgemm_share": work * tokens / seconds / peak,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Measure one model and print it."""
+    del argv
+    positions = _SEGMENT.value + MODELS[_MODEL.value]["num_mem_tokens"]
+    config = ModelConfig(n_positions=max(1024, positions), **MODELS[_MODEL.value])
+    result = measure(config, _SEGMENT.value, _BLOCK.value, _BLOCKS.value, _BATCH.value)
+    result = {
+        "benchmark": "stream",
+        "model": _MODEL.value,
+        "segment": _SEGMENT.value,
+        "batch": _BATCH.value,
+        **machine.description(),
+        **result,
+    }
+    if not _JSON.value:
+        print(
+            f"{result['tokens_per_second']:,.0f} tokens/s, "
+            f"{result['peak_memory_bytes'] / 2**30:.2f} GiB peak, "
+            f"{100 * result['sgemm_share']:.0f} % of the machine's sgemm"
+        )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    app.run(main)
