@@ -115,7 +115,8 @@ def test_answer_is_each_query_as_a_last_segment_of_its_own(backbone: str, n_laye
             _, hidden = model.step(params, state, Segment(tokens, mask))
             return model.readout(params, hidden)
 
-        logits = jax.lax.map(lambda q: ask(q.tokens, q.mask), jax.tree.map(lambda x: x.swapaxes(0, 1), queries))
+        each = jax.tree.map(lambda x: x.swapaxes(0, 1), queries)
+        logits = jax.lax.map(lambda q: ask(q.tokens, q.mask), each)
         logits = weights * logits.swapaxes(0, 1)
         return jnp.sum(jnp.sin(logits)), logits
 
