@@ -5,18 +5,18 @@
 Any value can be replaced: ``--config.model.rule=delta_hard --config.seed=1``.
 
 Variant      Model             Trains on                   Cost
-default      4 x 128, GPT-2    to 50 pairs, key size 2     2 CPU cores, not yet run to its end
-quickstart   2 x 64, GPT-2     to 15 pairs, key size 1     2 CPU cores, 440 s measured
+default      4 x 128, GPT-2    to 50 pairs, key size 2     2 CPU cores, 38 min measured
+quickstart   2 x 64, GPT-2     to 15 pairs, key size 1     2 CPU cores, 72 s measured
 paper        4 x 128, NeoX     to 200 pairs, key size 3    one GPU
 tiny         1 x 32, GPT-2     1 and 2 pairs, 32 steps     2 CPU cores, a smoke run
 
 ``make quickstart`` runs ``quickstart``.
 
 Aim: exact match of 0.99 or more at 50 pairs (default), at 15 pairs (quickstart).
-Measured: quickstart 1.000 at 15 pairs in 440 s on 2 busy cores (seed 0). The default has not been
-run to its end: it learnt the first two stages, then stood at 0.83 for 500 steps of the third.
-The first stage is small enough to find out how to look up, and asks for every key. Weights start at
-1/sqrt(width): from 0.02 (the paper's, made for wider models) trials learnt nothing in 1,000 steps.
+Measured (seed 0, 1,000 unseen contexts of one query): quickstart 1.000 at 15 pairs; default 0.998 at
+50 pairs, 0.804 at 100, 0.504 at 200, after 1,250 steps on 2 cores shared with other work.
+The first stage is small enough to find out how to look up, and asks for every key; the second has
+keys that no single digit tells apart (``key_symbols``).
 """
 
 from typing import Any
