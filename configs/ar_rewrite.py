@@ -12,7 +12,7 @@ tiny      1 x 32, GPT-2     1 pair, then 3 updates, 32 steps    2 CPU cores, a s
 Aim: exact match of 0.995 or more at 500 updates, ten times the trained length.
 Measured (seed 0, 300 unseen contexts): 1.000 at 50 and 200 updates, 0.977 at 500: below the aim.
 The model first learns to look up (Remember, 4 unique keys, every key asked) and then to replace.
-At thousands of updates: ``python -m experiments.evaluate --workdir=... --pairs=5000 --samples=100``.
+Thousands of updates: ``python -m experiments.evaluate --workdir=... --pairs=5000 --samples=100``.
 """
 
 from typing import Any
