@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
 import time
@@ -52,3 +53,13 @@ def description() -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
+
+
+def print_result(result: dict[str, Any], rate: str, json_only: bool) -> None:
+    """The JSON line that ends a benchmark; before it one for people, from ``rate`` on."""
+    if not json_only:
+        print(
+            f"{rate}, {result['peak_memory_bytes'] / 2**30:.2f} GiB peak, "
+            f"{100 * result['sgemm_share']:.0f} % of the machine's sgemm"
+        )
+    print(json.dumps(result))

@@ -10,7 +10,6 @@ the memory tokens after the last layer's attention).
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from typing import Any
@@ -102,13 +101,8 @@ def main(argv: list[str]) -> None:
         **machine.description(),
         **result,
     }
-    if not _JSON.value:
-        print(
-            f"{result['tokens_per_second']:,.0f} tokens/s, "
-            f"{result['peak_memory_bytes'] / 2**30:.2f} GiB peak, "
-            f"{100 * result['sgemm_share']:.0f} % of the machine's sgemm"
-        )
-    print(json.dumps(result))
+    rate = f"{result['tokens_per_second']:,.0f} tokens/s"
+    machine.print_result(result, rate, _JSON.value)
 
 
 if __name__ == "__main__":

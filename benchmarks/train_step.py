@@ -11,7 +11,6 @@ the same process) by the operations the step must do (forward once, backward twi
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 
@@ -129,13 +128,8 @@ def main(argv: list[str]) -> None:
         **machine.description(),
         **result,
     }
-    if not _JSON.value:
-        print(
-            f"{result['seconds']:.3f} s a step, {result['tokens_per_second']:,.0f} tokens/s, "
-            f"{result['peak_memory_bytes'] / 2**30:.2f} GiB peak, "
-            f"{100 * result['sgemm_share']:.0f} % of the machine's sgemm"
-        )
-    print(json.dumps(result))
+    rate = f"{result['seconds']:.3f} s a step, {result['tokens_per_second']:,.0f} tokens/s"
+    machine.print_result(result, rate, _JSON.value)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from armt_jax.memory import PRESETS
 from armt_jax.models import ARMT
 from armt_jax.models.armt import ArmtState
 from armt_jax.recurrence.chunked import DEFAULT_CHUNK, chunk_length
+from tests.layerwise_cases import Case
 from tests.small_models import (
     assert_close,
     lively_params,
@@ -49,43 +50,13 @@ def _start(model: ARMT, rng: np.random.Generator) -> ArmtState:
     return ArmtState(A, z, written)
 
 
-class _Case:
-    """One text read from one memory: what comes out, and the gradients of a projection of it."""
-
-    def __init__(self, model: ARMT) -> None:
-        rng = np.random.default_rng(0)
-        self.model, self.text = model, _text(model)
-        self.params, self.state = lively_params(model), _start(model, rng)
-        shapes = (self.state.A.shape, self.state.z.shape, (S, B, T, model.config.d_model))
-        dtype = self.state.A.dtype
-        self.weights = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
-
-    def read(self, params, A, z, schedule: str, need_hidden: bool = True):
-        start = ArmtState(A, z, self.state.written)
-        options = {"schedule": schedule, "need_hidden": need_hidden}
-        return armt_jax.run_segments(self.model, params, start, self.text, **options)
-
-    def values(self, schedule: str):
-        run = quick_jit(functools.partial(self.read, schedule=schedule))
-        return run(self.params, self.state.A, self.state.z)
-
-    def gradients(self, schedule: str, need_hidden: bool = True):
-        """``f(share)``: outputs and gradients, hidden states counting by ``share``."""
-
-        def loss(params, A, z, share):
-            after, hidden = self.read(params, A, z, schedule, need_hidden)
-            total = jnp.sum(self.weights[0] * after.A) + jnp.sum(self.weights[1] * after.z)
-            if hidden is not None:
-                # Hidden states at padding mean nothing, but they are the same.
-                total = total + share * jnp.sum(self.weights[2] * hidden)
-            return total, (after, hidden)
-
-        run = quick_jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
-        return lambda share: run(self.params, self.state.A, self.state.z, share)
+def _case(model: ARMT) -> Case:
+    start = _start(model, np.random.default_rng(0))
+    return Case(model, text=_text(model), state=start)
 
 
 def _assert_equal_both_ways(model: ARMT) -> None:
-    case = _Case(model)
+    case = _case(model)
     sequential = case.gradients("sequential")
     chunked = case.gradients("chunked")(1.0)
     assert_close(chunked, sequential(1.0), 1e-10)
@@ -121,7 +92,7 @@ def test_chunked_equals_sequential_for_every_rule(rule: str) -> None:
 )
 def test_one_layer_chunked_equals_sequential(rule: str, backbone: str) -> None:
     """What a rule or a backbone changes is inside one layer."""
-    case = _Case(small_model(n_layer=1, rule=rule, backbone=backbone))
+    case = _case(small_model(n_layer=1, rule=rule, backbone=backbone))
     found, expected = (case.gradients(schedule)(1.0) for schedule in ("chunked", "sequential"))
     assert_close(found, expected, 1e-10)
 
@@ -129,19 +100,19 @@ def test_one_layer_chunked_equals_sequential(rule: str, backbone: str) -> None:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("rule", ["armt_no_gamma", "linear", "delta"])
 def test_values_of_one_layer_for_the_other_rules(rule: str) -> None:
-    case = _Case(small_model(n_layer=1, rule=rule))
+    case = _case(small_model(n_layer=1, rule=rule))
     assert_close(case.values("chunked"), case.values("sequential"), 1e-10)
 
 
 def test_values_in_float32() -> None:
     """Of a rule that divides by nothing: rounding stays rounding over seven segments."""
-    case = _Case(small_model(rule="delta"))
+    case = _case(small_model(rule="delta"))
     assert_close(case.values("chunked"), case.values("sequential"), 1e-5)
 
 
 @pytest.mark.slow
 def test_gradients_in_float32() -> None:
-    case = _Case(small_model(n_layer=1, rule="delta"))
+    case = _case(small_model(n_layer=1, rule="delta"))
     found, expected = (case.gradients(schedule)(1.0) for schedule in ("chunked", "sequential"))
     assert_close(found, expected, 1e-5)
 

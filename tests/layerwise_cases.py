@@ -1,4 +1,4 @@
-"""What the tests of ``diagonal`` and ``pipeline`` read, and a model that dead lanes break."""
+"""What the tests of the schedules read, and a model that dead lanes break."""
 
 from __future__ import annotations
 
@@ -48,11 +48,19 @@ def old_memory(model: ARMT, seed: int = 0) -> ArmtState:
 class Case:
     """One text read from one memory: what comes out, and the gradients of a projection of it."""
 
-    def __init__(self, model: ARMT, reset: jax.Array | None = None) -> None:
+    def __init__(
+        self,
+        model: ARMT,
+        reset: jax.Array | None = None,
+        text: Segment | None = None,
+        state: ArmtState | None = None,
+    ) -> None:
         rng = np.random.default_rng(1)
-        self.model, self.text, self.reset = model, padded_text(model), reset
-        self.params, self.state = lively_params(model), old_memory(model)
-        shapes = (self.state.A.shape, self.state.z.shape, (S, B, T, model.config.d_model))
+        self.model, self.reset, self.params = model, reset, lively_params(model)
+        self.text = padded_text(model) if text is None else text
+        self.state = old_memory(model) if state is None else state
+        hidden = (*self.text.tokens.shape, model.config.d_model)
+        shapes = (self.state.A.shape, self.state.z.shape, hidden)
         dtype = self.state.A.dtype
         self.weights = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 

@@ -91,7 +91,11 @@ def test_a_finished_text_can_be_fed_on() -> None:
     reader = StreamReader(model, params, segment_size=SEGMENT)
     state = reader.feed(reader.start(BATCH), tokens[:, :10])
     assert_same(reader.finish(state), read_whole(model, params, tokens[:, :10]))
-    state = reader.feed_all(state, (tokens[:, i : i + 4] for i in range(10, LENGTH, 4)))
+    # At the border of a segment too, where there is nothing left to read.
+    state = reader.feed(state, tokens[:, 10:12])
+    finished = reader.finish(state)
+    state = reader.feed_all(state, (tokens[:, i : i + 4] for i in range(12, LENGTH, 4)))
+    assert_same(finished, read_whole(model, params, tokens[:, :12]))
     assert_same(reader.finish(state), read_whole(model, params, tokens))
 
 
@@ -185,6 +189,16 @@ def test_impossible_tokens_are_refused(tokens, mask, message: str) -> None:
     reader = StreamReader(model, lively_params(model), segment_size=SEGMENT)
     with pytest.raises(ConfigError, match=message):
         reader.feed(reader.start(BATCH), tokens, mask)
+
+
+def test_a_state_is_fed_once() -> None:
+    model = small_model()
+    reader = StreamReader(model, lively_params(model), segment_size=SEGMENT)
+    state = reader.start(BATCH)
+    reader.feed(state, text())
+    for use in (lambda: reader.feed(state, text()), lambda: reader.finish(state)):
+        with pytest.raises(ConfigError, match="state at 0 tokens: was fed already"):
+            use()
 
 
 def test_impossible_sizes_are_refused() -> None:

@@ -22,6 +22,7 @@ from armt_jax.memory.feature_maps import feature_dim
 from armt_jax.memory.rules import PRESETS, MemoryRule
 from armt_jax.models import backbones
 from armt_jax.models.attention import KeyValues, SegmentContext
+from armt_jax.models.layers import layer_params
 from armt_jax.models.projections import MemoryProjections
 from armt_jax.models.protocol import Params, Segment
 from armt_jax.models.window import Window, next_window
@@ -246,7 +247,7 @@ class ARMT:
             for index in range(self.config.n_layer):
                 is_last = index == self.config.n_layer - 1
                 states = jax.tree.map(lambda leaf, i=index: leaf[i], (memories, past))
-                scanned = (_layer_params(layers, index), *states)
+                scanned = (layer_params(layers, index), *states)
                 x, out = layer(x, scanned, last if is_last else None)
                 outputs.append(out)
             memories, own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
@@ -292,10 +293,3 @@ class ARMT:
     def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Logits ``[..., v]`` of hidden states: final layer norm and output matrix."""
         return backbones.readout(self.config, params, hidden)
-
-
-def _layer_params(layers: Params, index: int) -> Params:
-    """Of layers stacked along axis 0, or apart in a tuple (``streaming``)."""
-    if isinstance(layers, tuple):
-        return layers[index]
-    return jax.tree.map(lambda leaf: leaf[index], layers)

@@ -2,7 +2,7 @@
 
 XLA runs the small operations of a segment one after another and splits each over a thread pool,
 which leaves cores waiting. One device a core, each with a share of the batch and without a thread
-pool of its own, does the same work in about half the time (``BUILD_NOTES.md``).
+pool of its own, does the same work in two thirds of the time (``BUILD_NOTES.md``).
 """
 
 from __future__ import annotations

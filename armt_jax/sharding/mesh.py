@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -33,10 +35,7 @@ def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
 
 def data_mesh(count: int) -> Mesh:
     """The first ``count`` devices share a batch."""
-    devices = jax.devices()[:count]
-    # Auto: types of arrays do not carry their sharding; shard_map says it where it matters.
-    kinds = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((count,), (DATA,), devices=devices, axis_types=kinds)
+    return _mesh({DATA: count})
 
 
 def stage_mesh(stages: int, data: int = 1) -> Mesh:
@@ -45,14 +44,20 @@ def stage_mesh(stages: int, data: int = 1) -> Mesh:
     Raises:
       ConfigError: more devices than there are.
     """
-    devices = jax.devices()
-    if stages < 1 or data < 1 or data * stages > len(devices):
+    most = jax.device_count()
+    if stages < 1 or data < 1 or data * stages > most:
         raise ConfigError(
-            f"mesh of {DATA} x {STAGE} = {data} x {stages}: must be of 1 to {len(devices)} devices"
+            f"mesh of {DATA} x {STAGE} = {data} x {stages}: must be of 1 to {most} devices"
         )
-    kinds = (jax.sharding.AxisType.Auto,) * 2
-    shape, devices = (data, stages), devices[: data * stages]
-    return jax.make_mesh(shape, (DATA, STAGE), devices=devices, axis_types=kinds)
+    return _mesh({DATA: data, STAGE: stages})
+
+
+def _mesh(axes: dict[str, int]) -> Mesh:
+    shape = tuple(axes.values())
+    devices = jax.devices()[: math.prod(shape)]
+    # Auto: types of arrays do not carry their sharding; shard_map says it where it matters.
+    kinds = (jax.sharding.AxisType.Auto,) * len(shape)
+    return jax.make_mesh(shape, tuple(axes), devices=devices, axis_types=kinds)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -23,6 +23,7 @@ import numpy as np
 from jax import lax
 
 from armt_jax.config import ConfigError
+from armt_jax.models.layers import unstack_layers
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
 from armt_jax.recurrence.run import check_mask, check_tokens
 
@@ -73,7 +74,7 @@ class StreamReader:
         self.model, self.segment_size, self.block_segments = model, segment_size, block_segments
         self.params = unstack_layers(params)
         self._read = jax.jit(functools.partial(_read_block, model, segment_size), donate_argnums=1)
-        self._last = jax.jit(functools.partial(_read_last, model))
+        self._last = jax.jit(model.write)
 
     def start(self, batch_size: int) -> StreamState:
         """Nothing read yet, by ``batch_size`` texts.
@@ -104,8 +105,10 @@ class StreamReader:
           The state after all complete segments of what has been fed.
 
         Raises:
-          ConfigError: ids outside the vocabulary, another batch size, a mask of another shape.
+          ConfigError: ids outside the vocabulary, another batch size, a mask of another shape, a
+            state that was fed before.
         """
+        self._check_unfed(state)
         tokens, mask = self._checked(state, tokens, mask)
         read = state.tokens_read + tokens.shape[1]
         tokens = np.concatenate([state.tokens, tokens], axis=1)
@@ -135,14 +138,22 @@ class StreamReader:
         ``state`` is not donated: it can be fed on, as if the text had not ended here.
         """
         rest = state.tokens.shape[1]
-        if rest == 0:
-            return state.memory
+        self._check_unfed(state)
+        if rest == 0:  # a copy: the next feed takes the state's own
+            return jax.tree.map(jnp.copy, state.memory)
         last = Segment(
             _fill(state.tokens, self.segment_size),
             _fill(state.mask, self.segment_size),
             jnp.full((state.tokens.shape[0],), rest, jnp.int32),
         )
         return self._last(self.params, state.memory, last)
+
+    def _check_unfed(self, state: StreamState) -> None:
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(state.memory)):
+            raise ConfigError(
+                f"state at {state.tokens_read} tokens: was fed already, and feeding updates the "
+                "memory in place; go on from what feed returned, or from a saved state"
+            )
 
     def _checked(
         self, state: StreamState, tokens: np.ndarray, mask: np.ndarray | None
@@ -159,20 +170,6 @@ class StreamReader:
         return tokens.astype(np.int32), mask
 
 
-def unstack_layers(params: Params) -> Params:
-    """``params`` with a tuple of layers for stacked ones.
-
-    A program that reads one segment after another would otherwise cut each layer's matrices out
-    of the stack in every segment, which for GPT-2 small is 340 MB of copying.
-    """
-    layers = params["layers"]
-    if isinstance(layers, tuple):
-        return params
-    count = jax.tree.leaves(layers)[0].shape[0]
-    apart = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count))
-    return {**params, "layers": apart}
-
-
 def _read_block(
     model: SegmentModel, size: int, params: Params, memory: State, block: Segment, count: jax.Array
 ) -> tuple[State, jax.Array]:
@@ -182,10 +179,6 @@ def _read_block(
         return model.write(params, memory, segment)
 
     return lax.fori_loop(0, count, body, memory), count
-
-
-def _read_last(model: SegmentModel, params: Params, memory: State, segment: Segment) -> State:
-    return model.write(params, memory, segment)
 
 
 def _fill(x: np.ndarray, length: int) -> jax.Array:

@@ -24,8 +24,7 @@ def create_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     by the rate.
 
     Muon (Jordan et al. 2024; scaled as in arXiv 2502.16982) moves all directions of a weight
-    matrix alike. Looking up is learnt from a direction whose gradient is small beside those that
-    predict the mean of the stored values, so it is where AdamW spends most of its steps. What is
+    matrix alike; it learns to look up in a fraction of AdamW's steps (``BUILD_NOTES.md``). What is
     not a weight matrix takes AdamW with Nesterov momentum.
     """
     clip = {
