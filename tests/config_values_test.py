@@ -60,6 +60,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
             ("variant", ("remember",)),
             ("key_size", (1, 1, 1)),
             ("key_symbols", (16,)),
+            ("random_key_symbols", (True,)),
             ("max_steps", (10,)),
             ("target", ()),
         )
@@ -127,6 +128,12 @@ def test_impossible_value_is_refused_by_name(field: str, value: Any, accepted: s
             "curriculum.key_symbols",
             [3, 16],
             "curriculum.num_pairs[0] = 4: must be at most 3, the number of keys of 1 digits of 3 "
+            "symbols",
+        ),
+        (
+            "curriculum.random_key_symbols",
+            [True, False],
+            "curriculum.num_pairs[0] = 4: must be at most 2, the number of keys of 1 digits of 2 "
             "symbols",
         ),
         ("curriculum.max_steps", [1, 0], "curriculum.max_steps[1] = 0: must be at least 1"),

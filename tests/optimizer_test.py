@@ -33,6 +33,7 @@ STAGES = CurriculumConfig(
     num_pairs=(1, 2, 3),
     key_size=(1, 1, 1),
     key_symbols=(16, 16, 16),
+    random_key_symbols=(False,) * 3,
     max_steps=(10, 20, 40),
     target=(0.9, 0.9, 0.9),
     num_queries=0,

@@ -52,13 +52,15 @@ class CurriculumConfig:
     runs out of steps below its target is reported. ``num_queries`` is the number of keys asked
     per context, 0 for all of them. With ``random_num_pairs`` every context has 1 to
     ``num_pairs`` pairs, uniformly. The keys of one context use ``key_symbols`` of the 16 symbols
-    (others in every context): with few, a model cannot get far by looking at one digit.
+    (others in every context): with few, a model cannot get far by looking at one digit. With
+    ``random_key_symbols`` a context of the stage has 2, 4, 8, ... or ``key_symbols`` of them.
     """
 
     variant: tuple[str, ...]
     num_pairs: tuple[int, ...]
     key_size: tuple[int, ...]
     key_symbols: tuple[int, ...]
+    random_key_symbols: tuple[bool, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
@@ -67,8 +69,10 @@ class CurriculumConfig:
     def __post_init__(self) -> None:
         stages = len(self.num_pairs)
         require(stages >= 1, "curriculum.num_pairs", self.num_pairs, "needs at least one stage")
-        for name in ("variant", "key_size", "key_symbols", "max_steps", "target"):
-            values = getattr(self, name)
+        for field in dataclasses.fields(self):
+            name, values = field.name, getattr(self, field.name)
+            if not isinstance(values, tuple):
+                continue
             require(
                 len(values) == stages,
                 f"curriculum.{name}",
@@ -89,7 +93,7 @@ class CurriculumConfig:
                 self.variant[index],
                 self.num_pairs[index],
                 self.key_size[index],
-                self.key_symbols[index],
+                2 if self.random_key_symbols[index] else symbols,
             )
             # A target above 1 is never reached: the stage uses all its steps.
             require(

@@ -61,6 +61,9 @@ class AssociativeRetrieval:
       key_symbols: different symbols that the keys of one context are made of, chosen anew for
         every context. With few, keys share most of their digits, and none can be told from the
         others by one digit.
+      random_key_symbols: a context has 2, 4, 8, ... or ``key_symbols`` symbols, each as likely.
+        Where few keys are rewritten many times, a memory that replaces a value only roughly is
+        found out after fewer updates.
 
     Raises:
       ConfigError: an impossible size, such as more unique keys than there are.
@@ -73,6 +76,7 @@ class AssociativeRetrieval:
     num_queries: int
     random_num_pairs: bool
     key_symbols: int = NUM_SYMBOLS
+    random_key_symbols: bool = False
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -86,7 +90,8 @@ class AssociativeRetrieval:
             _refuse("num_queries", self.num_queries, "must be 0 (every key) or more")
         if not 2 <= self.key_symbols <= NUM_SYMBOLS:
             _refuse("key_symbols", self.key_symbols, f"must be from 2 to {NUM_SYMBOLS}")
-        check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size, self.key_symbols)
+        fewest = min(self._symbol_choices)
+        check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size, fewest)
 
     @property
     def segment_length(self) -> int:
@@ -95,8 +100,14 @@ class AssociativeRetrieval:
 
     @property
     def num_keys(self) -> int:
-        """Keys a context can have: ``key_symbols ** key_size``."""
+        """Keys a context can have at most: ``key_symbols ** key_size``."""
         return self.key_symbols**self.key_size
+
+    @property
+    def _symbol_choices(self) -> list[int]:
+        """Symbols a context can have: ``key_symbols``, or also the powers of two below it."""
+        fewer = (2**power for power in range(1, 5)) if self.random_key_symbols else ()
+        return [*(choice for choice in fewer if choice < self.key_symbols), self.key_symbols]
 
     @property
     def max_queries(self) -> int:
@@ -115,16 +126,19 @@ class AssociativeRetrieval:
         pairs = self.num_pairs
         if self.random_num_pairs:
             pairs = int(rng.integers(1, self.num_pairs, endpoint=True))
+        symbols = self.key_symbols
+        if self.random_key_symbols:
+            symbols = int(rng.choice(self._symbol_choices))
         if self.variant == "remember":
-            keys = rng.choice(self.num_keys, pairs, replace=False)
+            keys = rng.choice(symbols**self.key_size, pairs, replace=False)
             latest = np.arange(pairs)
         else:
-            keys = rng.integers(0, self.num_keys, pairs)
+            keys = rng.integers(0, symbols**self.key_size, pairs)
             latest = _latest_positions(keys)
         asked = rng.choice(latest, min(self.max_queries, latest.size), replace=False)
 
         context = np.zeros((self.num_pairs, self.segment_length), np.int32)
-        context[:pairs] = self._segments(rng, keys)
+        context[:pairs] = self._segments(rng, keys, symbols)
         queries = np.zeros((self.max_queries, self.segment_length), np.int32)
         queries[: asked.size] = context[asked]
         queries[: asked.size, self.key_size] = QUERY_TOKEN
@@ -140,11 +154,11 @@ class AssociativeRetrieval:
         bits = np.random.Philox(key=np.array([stream, index], np.uint64))
         return self.sample(np.random.Generator(bits))
 
-    def _segments(self, rng: np.random.Generator, keys: np.ndarray) -> np.ndarray:
+    def _segments(self, rng: np.random.Generator, keys: np.ndarray, symbols: int) -> np.ndarray:
         segments = np.empty((keys.size, self.segment_length), np.int32)
-        places = self.key_symbols ** np.arange(self.key_size - 1, -1, -1)
-        digits = keys[:, None] // places % self.key_symbols
-        if self.key_symbols < NUM_SYMBOLS:
+        places = symbols ** np.arange(self.key_size - 1, -1, -1)
+        digits = keys[:, None] // places % symbols
+        if symbols < NUM_SYMBOLS:
             digits = rng.permutation(NUM_SYMBOLS)[digits]
         segments[:, : self.key_size] = digits
         segments[:, self.key_size] = PAIR_TOKEN
@@ -161,8 +175,11 @@ def stream_key(task: AssociativeRetrieval, split: str, seed: int, stage: int = 0
     It is a hash, so that neighbouring seeds or stages share nothing.
     """
     described = dataclasses.asdict(task)
+    # Without these choices the samples are those from before there was one.
     if task.key_symbols == NUM_SYMBOLS:
-        del described["key_symbols"]  # the samples are those from before there was a choice
+        del described["key_symbols"]
+    if not task.random_key_symbols:
+        del described["random_key_symbols"]
     settings = {
         "task": described,
         "split": split,
