@@ -56,7 +56,7 @@ def segment_attention(
       past: earlier keys and values.
       last: rows of the result; None for all ``t``.
     """
-    blockwise = past is None and last is None
+    blockwise = last is None
     q, k, v = (x.swapaxes(1, 2) for x in (tail(q, last), *append(past, k, v)))
     attend = tail(attend, last)
     total = q.shape[2]
@@ -64,7 +64,7 @@ def segment_attention(
     edges = [total * index // count for index in range(count + 1)]
     parts = []
     for start, stop in pairwise(edges):
-        keys = stop if blockwise else k.shape[2]
+        keys = k.shape[2] - (total - stop if blockwise else 0)
         seen = attend[:, start:stop, :keys]
         parts.append(attention(q[:, :, start:stop], k[:, :, :keys], v[:, :, :keys], seen))
     return (parts[0] if count == 1 else jnp.concatenate(parts, axis=2)).swapaxes(1, 2)

@@ -2,9 +2,11 @@
 
 from armt_jax.sharding.devices import available_cores, use_cpu_cores
 from armt_jax.sharding.mesh import (
+    CONTEXT,
     DATA,
     STAGE,
     batched,
+    context_mesh,
     create_mesh,
     data_mesh,
     replicated,
@@ -13,10 +15,12 @@ from armt_jax.sharding.mesh import (
 )
 
 __all__ = [
+    "CONTEXT",
     "DATA",
     "STAGE",
     "available_cores",
     "batched",
+    "context_mesh",
     "create_mesh",
     "data_mesh",
     "replicated",

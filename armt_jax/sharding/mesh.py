@@ -12,6 +12,7 @@ from armt_jax.config import ConfigError, MeshConfig
 
 DATA = "data"
 STAGE = "stage"
+CONTEXT = "context"
 
 
 def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
@@ -50,6 +51,18 @@ def stage_mesh(stages: int, data: int = 1) -> Mesh:
             f"mesh of {DATA} x {STAGE} = {data} x {stages}: must be of 1 to {most} devices"
         )
     return _mesh({DATA: data, STAGE: stages})
+
+
+def context_mesh(devices: int) -> Mesh:
+    """``devices`` that share the tokens of every segment of one text (``recurrence.wavefront``).
+
+    Raises:
+      ConfigError: more devices than there are.
+    """
+    most = jax.device_count()
+    if not 1 <= devices <= most:
+        raise ConfigError(f"mesh.{CONTEXT} = {devices}: must be 1 to {most}, the devices here")
+    return _mesh({CONTEXT: devices})
 
 
 def _mesh(axes: dict[str, int]) -> Mesh:

@@ -21,11 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
 from armt_jax.config import ConfigError
+from armt_jax.models.armt import ARMT, ArmtState
 from armt_jax.models.layers import unstack_layers
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
 from armt_jax.recurrence.run import check_mask, check_tokens
+from armt_jax.recurrence.wavefront import check_mesh, read_wavefront
+from armt_jax.sharding import replicated
 
 
 class StreamState(NamedTuple):
@@ -61,19 +65,30 @@ class StreamReader:
         *,
         segment_size: int,
         block_segments: int = 32,
+        mesh: Mesh | None = None,
     ) -> None:
         """``params`` as ``model.init`` gives them.
 
+        With a ``mesh`` of an axis ``context`` the tokens of every segment are shared out over its
+        devices (``recurrence.wavefront``); None: one device reads.
+
         Raises:
-          ConfigError: sizes below 1, a segment longer than the model's positions.
+          ConfigError: sizes below 1, a segment longer than the model's positions, a mesh that the
+            model or the segment cannot be shared out over.
         """
         for name, value in (("segment_size", segment_size), ("block_segments", block_segments)):
             if value < 1:
                 raise ConfigError(f"{name} = {value}: must be at least 1")
         model.config.check_segment(segment_size)
         self.model, self.segment_size, self.block_segments = model, segment_size, block_segments
-        self.params = unstack_layers(params)
-        self._read = jax.jit(functools.partial(_read_block, model, segment_size), donate_argnums=1)
+        self.params, self._everywhere = unstack_layers(params), None
+        read = functools.partial(_read_block, model, segment_size)
+        if mesh is not None:
+            shared_model = check_mesh(mesh, model, segment_size)
+            read = functools.partial(_read_shared, shared_model, mesh, segment_size)
+            self._everywhere = replicated(mesh)
+            self.params = jax.device_put(self.params, self._everywhere)
+        self._read = jax.jit(read, donate_argnums=1)
         self._last = jax.jit(model.write)
 
     def start(self, batch_size: int) -> StreamState:
@@ -86,6 +101,8 @@ class StreamReader:
             raise ConfigError(f"batch_size = {batch_size}: must be at least 1")
         empty = np.zeros((batch_size, 0), np.int32)
         memory = self.model.init_state(batch_size)
+        if self._everywhere is not None:
+            memory = jax.device_put(memory, self._everywhere)
         return StreamState(memory, empty, empty.astype(bool), 0, jnp.zeros((), jnp.int32))
 
     def feed(
@@ -179,6 +196,18 @@ def _read_block(
         return model.write(params, memory, segment)
 
     return lax.fori_loop(0, count, body, memory), count
+
+
+def _read_shared(
+    model: ARMT,
+    mesh: Mesh,
+    size: int,
+    params: Params,
+    memory: ArmtState,
+    block: Segment,
+    count: jax.Array,
+) -> tuple[State, jax.Array]:
+    return read_wavefront(model, mesh, size, params, memory, block, count), count
 
 
 def _fill(x: np.ndarray, length: int) -> jax.Array:
