@@ -1,12 +1,12 @@
 """One long text, its segments cut into shares of tokens, one share a device.
 
-Attention is causal: in every layer the first tokens of a segment need nothing of the later ones, and
-the later ones need keys and values of the first. So device c takes share c of the tokens through
-the layers, one layer behind device c - 1, which hands on the keys and values up to its share (the
-token pipeline of TeraPipe, arXiv 2102.07988, whose stages are layers; here they are
-the shares, and every device has all layers). The last device has the memory tokens and writes. What
-it wrote into a layer travels on around the ring and is there when the others read that layer for
-the next segment, ``L`` slots later:
+Attention is causal: in every layer the first tokens of a segment need nothing of the later ones,
+and the later ones need keys and values of the first. So device c takes share c of the tokens
+through the layers, one layer behind device c - 1, which hands on the keys and values up to its share
+(the token pipeline of TeraPipe, arXiv 2102.07988, whose stages are layers; here they are the
+shares, and every device has all layers). The last device has the memory tokens and writes. What it
+wrote into a layer travels on around the ring and is there when the others read that layer for the
+next segment, ``L`` slots later:
 
     slot      0    1    2    3    4    5         L = 4 layers, K = 2 devices
     device 0  0/0  0/1  0/2  0/3  1/0  1/1       segment / layer
