@@ -2,7 +2,7 @@
 
 Attention is causal: in every layer the first tokens of a segment need nothing of the later ones,
 and the later ones need keys and values of the first. So device c takes share c of the tokens
-through the layers, one layer behind device c - 1, which hands on the keys and values up to its share
+through the layers, one layer behind device c - 1, which hands on keys and values up to its share
 (the token pipeline of TeraPipe, arXiv 2102.07988, whose stages are layers; here they are the
 shares, and every device has all layers). The last device has the memory tokens and writes. What it
 wrote into a layer travels on around the ring and is there when the others read that layer for the
