@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,15 +99,16 @@ def test_memory_stays_float32_under_bfloat16() -> None:
 @pytest.mark.usefixtures("x64")
 def test_attention_in_blocks_sees_the_past() -> None:
     rng = np.random.default_rng(1)
-    q, k, v = rng.normal(size=(3, 1, 300, 2, 4))
-    past = KeyValues(*rng.normal(size=(2, 1, 7, 2, 4)))
+    q, k, v = jnp.asarray(rng.normal(size=(3, 1, 300, 2, 4)))
+    past = KeyValues(*jnp.asarray(rng.normal(size=(2, 1, 7, 2, 4))))
     attend = np.concatenate(
         [rng.random((1, 300, 7)) < 0.7, np.tril(np.ones((1, 300, 300), bool))], axis=-1
     )
-    found = segment_attention(q, k, v, attend, past, None)
-    keys, values = (np.concatenate([a, b], axis=1) for a, b in ((past.k, k), (past.v, v)))
-    heads_first = (np.swapaxes(x, 1, 2) for x in (q, keys, values))
-    np.testing.assert_allclose(found, attention(*heads_first, attend).swapaxes(1, 2), rtol=1e-12)
+    found = segment_attention(q, k, v, jnp.asarray(attend), past, None)
+    keys, values = (jnp.concatenate([a, b], axis=1) for a, b in ((past.k, k), (past.v, v)))
+    q, keys, values = (jnp.swapaxes(x, 1, 2) for x in (q, keys, values))
+    expected = attention(q, keys, values, jnp.asarray(attend)).swapaxes(1, 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_shares_cover_the_segment_and_weigh_the_same() -> None:
