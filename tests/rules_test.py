@@ -72,7 +72,7 @@ def test_every_leaf_is_really_split_by_its_axes(model: ARMT, optimizer: str) -> 
 
 def test_shards_of_one_leaf_on_eight_devices() -> None:
     """Layers, then rows, then columns; each of the eight devices has a part of its own."""
-    state = busy_state("gpt2", "adamw", mesh_of(fsdp=2, tensor=2, stage=2))
+    state: Any = busy_state("gpt2", "adamw", mesh_of(fsdp=2, tensor=2, stage=2))
     for tree in (state.params, state.opt_state[1].mu):
         kernel = tree["layers"]["block"]["attn"]["c_attn"]["kernel"]
         shards = kernel.addressable_shards
