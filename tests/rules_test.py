@@ -80,6 +80,45 @@ def test_shards_of_one_leaf_on_eight_devices() -> None:
         assert len({str(shard.index) for shard in shards}) == 8
 
 
+@pytest.mark.parametrize(
+    ("backbone", "shapes"),
+    [
+        (
+            "gpt2",
+            {
+                "embed.wte": (64, 2),
+                "layers.block.attn.c_attn.kernel": (2, 2, 12),
+                "layers.block.attn.c_proj.kernel": (2, 4, 2),
+                "layers.block.mlp.c_fc.kernel": (2, 2, 6),
+                "layers.block.mlp.c_proj.kernel": (2, 6, 2),
+                "layers.memory.W_mv.kernel": (2, 2, 4),
+                "layers.memory.W_mk.kernel": (2, 2, 4),
+            },
+        ),
+        (
+            "gpt_neox",
+            {
+                "embed.embed_in": (64, 2),
+                "head.embed_out": (2, 64),
+                "layers.block.attention.query_key_value.kernel": (2, 2, 12),
+                "layers.block.attention.dense.kernel": (2, 4, 2),
+                "layers.block.mlp.dense_h_to_4h.kernel": (2, 2, 6),
+                "layers.block.mlp.dense_4h_to_h.kernel": (2, 6, 2),
+            },
+        ),
+    ],
+)
+def test_which_axis_splits_rows_and_which_columns(
+    backbone: str, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Four devices along ``fsdp``, two along ``tensor``, so that the two cannot be confused."""
+    placement = Placement(model_of(backbone), mesh_of(fsdp=4, tensor=2))
+    params = jax.eval_shape(model_of(backbone).init, jax.random.key(0))
+    shardings = dict(leaf_names(placement.shardings))
+    found = {name: shardings[name].shard_shape(leaf.shape) for name, leaf in leaf_names(params)}
+    assert shapes.items() <= found.items()
+
+
 def test_a_leaf_without_a_rule_of_its_rank_is_refused_by_name() -> None:
     with pytest.raises(RuleError, match=r"^layers\.gate\.kernel: must match one rule .* none$"):
         find_rule(PARAMETERS, "layers.gate.kernel", 3)
