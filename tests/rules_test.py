@@ -13,13 +13,14 @@ import pytest
 
 from armt_jax.config import ConfigError, MeshConfig
 from armt_jax.models.armt import ARMT
+from armt_jax.recurrence.stages import read_and_ask
 from armt_jax.sharding import available_cores, cpu_devices, create_mesh
 from armt_jax.sharding.placement import Placement
 from armt_jax.sharding.rules import PARAMETERS, RuleError, find_rule, leaf_names, state_shardings
 from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.state import abstract_state
-from tests.layerwise_cases import Fragile
 from tests.mesh_cases import busy_state, mesh_of, model_of, optimizer_of
+from tests.small_models import segments_of
 
 MODELS = [
     model_of("gpt2"),
@@ -161,10 +162,25 @@ def test_an_odd_leaf_is_refused_by_name_where_no_setting_is_to_blame() -> None:
     assert str(error.value) == expected
 
 
-def test_a_model_that_cannot_be_split_by_heads() -> None:
-    model = Fragile(MODELS[0].config)
-    with pytest.raises(RuleError, match=r"^embed\.table"):
-        Placement(model, mesh_of())
+class _Whole:
+    """A model that offers nothing but the protocol's own functions."""
+
+    def __init__(self, model: ARMT) -> None:
+        self.config, self.init, self.init_state = model.config, model.init, model.init_state
+        self.step, self.write, self.ask = model.step, model.write, model.ask
+        self.readout = model.readout
+
+
+def test_a_model_that_cannot_be_split() -> None:
+    model = _Whole(MODELS[0])
+    Placement(model, mesh_of(data=2, fsdp=2))
+    with pytest.raises(ConfigError) as error:
+        Placement(model, mesh_of(tensor=2))
+    assert str(error.value) == "mesh.tensor = 2: must be 1, _Whole cannot be split by heads"
+    text = segments_of(jnp.zeros((1, 1, 3), jnp.int32))
+    with pytest.raises(ConfigError) as error:
+        read_and_ask(model, 2, {}, text, text)
+    assert str(error.value) == "mesh.stage = 2: must be 1, _Whole cannot be asked layer by layer"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from armt_jax.recurrence.diagonal import gradient_if
 from armt_jax.recurrence.pipeline import read_stage
 from armt_jax.sharding.mesh import STAGE
 
-# Pieces per stage: of 4 a fifth of the steps is waiting, of more the products become small.
+# With 4 at most a fifth of the steps is waiting; more would make the products smaller.
 PIECES_PER_STAGE = 4
 
 
@@ -42,7 +42,9 @@ def read_and_ask(
     """
     if not isinstance(model, AskedByLayer):
         name = type(model).__name__
-        raise ConfigError(f"mesh.{STAGE} = {stages}: must be 1, {name} has no memory in each layer")
+        raise ConfigError(
+            f"mesh.{STAGE} = {stages}: must be 1, {name} cannot be asked layer by layer"
+        )
     group = model.config.n_layer // stages
     # Of all groups alike: empty.
     memories = jax.tree.map(lambda leaf: leaf[:group], model.init_state(segments.tokens.shape[1]))

@@ -73,7 +73,7 @@ class Placement:
         """``work(params, batch)`` on every device, of its own parameters and share of a batch.
 
         Args:
-          work: uses ``enter``, ``leave`` and ``total`` for all that crosses devices.
+          work: uses ``enter``, ``total`` and ``sum_gradients`` for all that crosses devices.
           out_specs: of what it returns, axis ``tensor`` left out (``by_hand``).
         """
         names = set(self.mesh.axis_names)

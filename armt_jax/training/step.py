@@ -63,7 +63,6 @@ def accumulate_gradients(
         return scores.loss / jnp.maximum(scored, 1.0), scores
 
     gradient = jax.grad(mean_loss, has_aux=True)
-
     if pieces == 1:
         grads, scores = gradient(params, batch)
         return scores, grads
@@ -147,7 +146,7 @@ def jit_train_step(
     Raises:
       ConfigError: a mesh over which the model cannot be split.
     """
-    Placement(model, mesh)
+    Placement(model, mesh)  # what it refuses is refused here, not when the first batch is there
     step = functools.partial(
         train_step, model, optimizer, value_size=value_size, grad_accum=grad_accum, mesh=mesh
     )
