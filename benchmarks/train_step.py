@@ -61,7 +61,7 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds of a step and what follows from them."""
     model, optimizer = create_model(config), create_optimizer(OPTIMIZER)
-    mesh = create_mesh(MeshConfig(data=-1), batch_size)
+    mesh = create_mesh(MeshConfig(data=-1, fsdp=1, tensor=1, stage=1), batch_size)
     state = create_state(model, optimizer, 0, mesh)
     rng = np.random.default_rng(0)
     samples = [task.sample(rng) for _ in range(batch_size)]

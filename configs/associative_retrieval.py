@@ -64,7 +64,7 @@ def default() -> dict[str, Any]:
             "checkpoint_every": 100,
             "data_workers": 0,
         },
-        "mesh": {"data": -1},
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "stage": 1},
     }
 
 

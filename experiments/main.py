@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from armt_jax.config import ConfigError, from_config_dict
-from armt_jax.sharding import use_cpu_cores
+from armt_jax.sharding import cpu_devices, use_cpu_cores
 from experiments import errors
 from experiments.command_line import parse_flags
 from experiments.train import train_and_evaluate
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     config = from_config_dict(_CONFIG.value)
     if _WORKDIR.value is not None:
         config = dataclasses.replace(config, workdir=_WORKDIR.value)
-    use_cpu_cores(config.mesh.data)
+    use_cpu_cores(cpu_devices(config.mesh))
     train_and_evaluate(config)
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from jax.sharding import Mesh
+
 from armt_jax.config import ExperimentConfig, TaskConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.evaluation.figures import capacity_figure, exact_match_figure
@@ -24,13 +26,15 @@ def evaluate_lengths(
     task: TaskConfig,
     lengths: Iterable[int],
     samples: int,
+    mesh: Mesh | None = None,
 ) -> list[ResultRow]:
     """A row for every number of pairs: unseen contexts of the test set, one query each.
 
-    A set that has fewer contexts than ``samples`` is used whole.
+    A set that has fewer contexts than ``samples`` is used whole. ``mesh``: see ``Evaluator``.
     """
     model = create_model(config.model)
-    evaluator = Evaluator(model, task.value_size, min(config.evaluation.batch_size, samples))
+    batch_size = min(config.evaluation.batch_size, samples)
+    evaluator = Evaluator(model, task.value_size, batch_size, mesh)
     commit, num_params = git_commit(), count_parameters(params)
     rows = []
     for num_pairs in sorted(set(lengths)):

@@ -31,6 +31,7 @@ def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: Tr
         config.task,
         lengths,
         config.evaluation.samples,
+        trainer.mesh,
     )
     trained_pairs = max(config.curriculum.num_pairs)
     report.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)

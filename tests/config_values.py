@@ -47,7 +47,7 @@ VALID: dict[str, Any] = {
         "checkpoint_every": 5,
         "data_workers": 0,
     },
-    "mesh": {"data": 1},
+    "mesh": {"data": 1, "fsdp": 1, "tensor": 1, "stage": 1},
     "evaluation": {"num_pairs": [4, 16], "samples": 16, "batch_size": 8},
 }
 

@@ -94,6 +94,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("train.data_workers", -1, "must be 0 or more"),
     ("mesh.data", 0, "must be at least 1, or -1 for every device"),
     ("mesh.data", -2, "must be at least 1, or -1 for every device"),
+    *((f"mesh.{name}", 0, "must be at least 1") for name in ("fsdp", "tensor", "stage")),
     ("evaluation.num_pairs", (), "needs at least one length"),
     ("evaluation.samples", 0, "must be at least 1"),
     ("evaluation.batch_size", 0, "must be at least 1"),

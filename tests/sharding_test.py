@@ -21,7 +21,7 @@ from tests.step_test import MODEL, OPTIMIZER, TASK, busy_params, draw_batch
 
 
 def _mesh(devices: int) -> jax.sharding.Mesh:
-    return create_mesh(MeshConfig(data=devices), devices)
+    return create_mesh(MeshConfig(data=devices, fsdp=1, tensor=1, stage=1), devices)
 
 
 def _train(devices: int, grad_accum: int = 1, steps: int = 3) -> tuple[TrainState, Any]:
@@ -75,17 +75,17 @@ def test_evaluation_on_devices_that_do_not_divide_the_batch(devices: int) -> Non
 
 def test_mesh_takes_as_many_devices_as_divide_the_batch() -> None:
     assert jax.device_count() == 8
-    sizes = {batch: create_mesh(MeshConfig(data=-1), batch).size for batch in (1, 6, 7, 12, 64)}
+    sizes = {batch: create_mesh(MeshConfig(-1, 1, 1, 1), batch).size for batch in (1, 6, 7, 12, 64)}
     assert sizes == {1: 1, 6: 6, 7: 7, 12: 6, 64: 8}
 
 
 def test_meshes_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"^mesh\.data = 9: must be at most 8, the devices here$"):
-        create_mesh(MeshConfig(data=9), 9)
+        create_mesh(MeshConfig(9, 1, 1, 1), 9)
     with pytest.raises(ConfigError, match=r"^mesh\.data = 4: must divide .* = 6$"):
-        create_mesh(MeshConfig(data=4), 6)
+        create_mesh(MeshConfig(4, 1, 1, 1), 6)
     with pytest.raises(ConfigError, match=r"^mesh\.data = 0: must be at least 1, or -1"):
-        MeshConfig(data=0)
+        MeshConfig(0, 1, 1, 1)
 
 
 _COUNT = """

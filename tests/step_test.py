@@ -47,7 +47,7 @@ OPTIMIZER = create_optimizer(
 TASK = AssociativeRetrieval(
     "rewrite", num_pairs=4, key_size=1, value_size=2, num_queries=0, random_num_pairs=True
 )
-MESH = create_mesh(MeshConfig(data=1), 1)
+MESH = create_mesh(MeshConfig(data=1, fsdp=1, tensor=1, stage=1), 1)
 
 
 score = jax.jit(functools.partial(score_batch, MODEL, value_size=TASK.value_size))

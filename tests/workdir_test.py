@@ -69,6 +69,7 @@ def test_settings_that_change_no_training_may_change(tmp_path: Path) -> None:
         config,
         evaluation=dataclasses.replace(config.evaluation, samples=7),
         train=dataclasses.replace(config.train, data_workers=2, log_every=1),
+        mesh=dataclasses.replace(config.mesh, fsdp=2),
     )
     enter(changed)
     assert read_config(tmp_path) == changed

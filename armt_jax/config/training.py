@@ -109,13 +109,19 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """The device mesh, sizes by axis.
+    """The device mesh, sizes by axis; their product is the number of devices.
 
-    ``data``: devices that share a batch; -1: as many as there are and divide it. A CPU counts as
-    one device for each of its cores (``armt_jax/sharding/devices.py``).
+    ``data``: devices that share a batch and have everything else alike; -1: as many as there are
+    for the other axes and divide the batch. ``fsdp``: devices that share a batch and split
+    parameters and moments. ``tensor``: devices that split heads, hidden units and the columns of
+    the memories. ``stage``: groups of layers. A CPU counts as one device for each of its cores, or
+    as many as the axes ask for (``armt_jax/sharding/devices.py``).
     """
 
     data: int
+    fsdp: int
+    tensor: int
+    stage: int
 
     def __post_init__(self) -> None:
         require(
@@ -124,6 +130,7 @@ class MeshConfig:
             self.data,
             "must be at least 1, or -1 for every device",
         )
+        positive(self, "mesh", "fsdp", "tensor", "stage")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,9 @@ from armt_jax.evaluation.exact_match import (
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
 from armt_jax.recurrence import run_segments
-from armt_jax.sharding import DATA, batched, data_mesh, replicated
+from armt_jax.recurrence.stages import read_and_ask
+from armt_jax.sharding import STAGE, batched, data_mesh, replicated
+from armt_jax.sharding.placement import Placement
 from armt_jax.tasks.associative_retrieval import Batch
 
 
@@ -36,29 +39,39 @@ class Scores(NamedTuple):
     matches: MatchCount
 
 
-def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: int) -> Scores:
+def score_batch(
+    model: SegmentModel, params: Params, batch: Batch, value_size: int, stages: int = 1
+) -> Scores:
     """Read the contexts ``[b, n, t]`` segment by segment, then ask the queries ``[b, q, t]``.
 
     Each answer (``value_size`` digits and the separator) is predicted with the right tokens before
     it; logits exist at those positions only. A pair that is padding leaves the memory alone, and a
     query that is padding counts for nothing. Without a gradient the memory needed does not grow
     with ``n``: the scan keeps one state.
+
+    With ``stages`` above 1 this is what one device of a pipeline does (``recurrence.pipeline``),
+    whose ``layers`` are a group; only the last stage counts anything.
     """
     tokens = jnp.swapaxes(batch.context, 0, 1)
     mask = jnp.broadcast_to(batch.context_mask.T[:, :, None], tokens.shape)
-    state = model.init_state(batch.context.shape[0])
     segments = Segment(tokens, mask)
-    state, _ = run_segments(model, params, state, segments, schedule="auto", need_hidden=False)
     asked = Segment(jnp.asarray(batch.queries), jnp.ones(batch.queries.shape, bool))
+    counted = batch.query_mask
+    if stages > 1:
+        hidden = read_and_ask(model, stages, params, segments, asked)
+        counted = counted & (lax.axis_index(STAGE) == stages - 1)
+    else:
+        state = model.init_state(batch.context.shape[0])
+        state, _ = run_segments(model, params, state, segments, schedule="auto", need_hidden=False)
+        hidden = model.ask(params, state, asked)
     start = batch.queries.shape[-1] - answer_length(value_size)
-    hidden = model.ask(params, state, asked)[:, :, start - 1 : -1]
-    logits = model.readout(params, hidden)
+    logits = model.readout(params, hidden[:, :, start - 1 : -1])
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     targets = batch.queries[:, :, start:]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     right = jnp.all(predicted_tokens(logits) == targets, axis=-1)
-    loss = jnp.sum(jnp.where(batch.query_mask[:, :, None], losses, 0.0))
-    return Scores(loss, count_matches(right, batch.query_mask))
+    loss = jnp.sum(jnp.where(counted[:, :, None], losses, 0.0))
+    return Scores(loss, count_matches(right, counted))
 
 
 class Evaluator:
@@ -69,26 +82,32 @@ class Evaluator:
     ) -> None:
         """Answers of ``value_size`` digits, about ``batch_size`` contexts at a time.
 
-        A batch is shared out over the ``data`` axis of ``mesh`` (by default, of all devices), and
-        made a little larger where it does not divide.
+        A batch is shared out over the axes ``data`` and ``fsdp`` of ``mesh`` (by default, over all
+        devices), and made a little larger where it does not divide.
+
+        Raises:
+          ConfigError: a mesh over which the model cannot be split.
         """
         mesh = data_mesh(jax.device_count()) if mesh is None else mesh
-        devices = mesh.shape[DATA]
-        self.batch_size = -(-batch_size // devices) * devices
+        placement = Placement(model, mesh)
+        shares = math.prod(mesh.shape[axis] for axis in placement.batch_axes)
+        self.batch_size = -(-batch_size // shares) * shares
 
         def count(params: Params, batch: Batch) -> MatchCount:
-            return lax.psum(score_batch(model, params, batch, value_size).matches, DATA)
+            whole = placement.enter(params)
+            scores = score_batch(placement.model, whole, batch, value_size, placement.stages)
+            return placement.total(scores.matches)
 
-        shared = jax.shard_map(
-            count, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(), check_vma=False
+        self._shardings = placement.shardings
+        self._count = jax.jit(
+            placement.run(count, P()),
+            in_shardings=(self._shardings, batched(mesh)),
+            out_shardings=replicated(mesh),
         )
-        self._everywhere = replicated(mesh)
-        shardings = (self._everywhere, batched(mesh))
-        self._count = jax.jit(shared, in_shardings=shardings, out_shardings=self._everywhere)
 
     def __call__(self, params: Params, samples: Batch) -> tuple[int, int]:
         """Right answers and queries over all ``samples`` (leading axis: contexts)."""
-        params = jax.device_put(params, self._everywhere)
+        params = jax.device_put(params, self._shardings)
         correct = total = 0
         for start in range(0, samples.context.shape[0], self.batch_size):
             batch = jax.tree.map(lambda x, i=start: x[i : i + self.batch_size], samples)

@@ -9,6 +9,7 @@ and no token sees them. Only the associative memories travel to the next segment
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from armt_jax.memory.feature_maps import feature_dim
 from armt_jax.memory.rules import PRESETS, MemoryRule
 from armt_jax.models import backbones
 from armt_jax.models.attention import KeyValues, SegmentContext
+from armt_jax.models.gpt2 import columns_by_head
 from armt_jax.models.layers import layer_params
 from armt_jax.models.projections import MemoryProjections
 from armt_jax.models.protocol import Params, Segment
@@ -49,9 +51,15 @@ class ArmtState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ARMT:
-    """ARMT as a ``SegmentModel``: pure functions of parameters, state and segment."""
+    """ARMT as a ``SegmentModel``: pure functions of parameters, state and segment.
+
+    Attributes:
+      config: the model's shape.
+      heads_apart: the parameters are those of ``columns_by_head``.
+    """
 
     config: ModelConfig
+    heads_apart: bool = False
 
     def __post_init__(self) -> None:
         if self.config.num_mem_tokens < 1:
@@ -69,7 +77,29 @@ class ARMT:
 
     def block(self, param_dtype: jax.typing.DTypeLike = jnp.float32) -> nn.Module:
         """The Linen module of one transformer block."""
-        return backbones.BACKBONES[self.config.backbone].block(self.config, param_dtype)
+        block = backbones.BACKBONES[self.config.backbone].block
+        options = {"heads_apart": True} if self.heads_apart else {}
+        return block(self.config, param_dtype, **options)
+
+    def by_head(self) -> ARMT:
+        """The same model for parameters of ``columns_by_head``."""
+        gpt2 = self.config.backbone == "gpt2"
+        return dataclasses.replace(self, heads_apart=gpt2)
+
+    def columns_by_head(self, params: Params) -> Params:
+        """``params`` with ``[q | k | v]`` of every head side by side, as GPT-NeoX has them.
+
+        GPT-2's ``c_attn`` has all heads' queries first: a share of its columns would hold no whole
+        head. For one computation only; what is kept and saved has the reference's order.
+        """
+        if self.config.backbone != "gpt2":
+            return params
+        block = params["layers"]["block"]
+        c_attn = jax.tree.map(
+            functools.partial(columns_by_head, heads=self.config.n_head), block["attn"]["c_attn"]
+        )
+        block = {**block, "attn": {**block["attn"], "c_attn": c_attn}}
+        return {**params, "layers": {**params["layers"], "block": block}}
 
     def init(self, rng: jax.Array, dtype: jax.typing.DTypeLike | None = None) -> Params:
         """Parameters as the authors initialise them; layers are stacked along axis 0.
@@ -270,6 +300,11 @@ class ARMT:
         """
         if state.window is not None:
             raise ValueError("ask: the sliding-window variant has no forked queries; use step")
+        x, context = self.embed_queries(params, queries)
+        return self.ask_layers(params["layers"], state, x, context)
+
+    def embed_queries(self, params: Params, queries: Segment) -> tuple[jax.Array, SegmentContext]:
+        """Queries ``[b, q, t]`` as the first layer's input ``[b, q, t, d]``; see ``ask``."""
         batch, count, length = queries.tokens.shape
         positions = jnp.arange(length, dtype=jnp.int32)[None]
         tokens = queries.tokens.reshape(batch * count, length)
@@ -277,7 +312,13 @@ class ARMT:
         x = x.astype(self.compute_dtype(params))
         columns = queries.mask.reshape(batch * count, 1, length)
         attend = jnp.tril(jnp.ones((length, length), bool))[None] & columns
-        context = SegmentContext(positions, attend)
+        return x.reshape(batch, count, length, -1), SegmentContext(positions, attend)
+
+    def ask_layers(
+        self, layers: Params, state: ArmtState, x: jax.Array, context: SegmentContext
+    ) -> jax.Array:
+        """``x [b, q, t, d]`` after stacked ``layers`` that read their memories ``state``."""
+        batch, count, length = x.shape[:3]
 
         def layer(x: jax.Array, scanned: Any) -> tuple[jax.Array, None]:
             params_l, memory = scanned
@@ -285,9 +326,12 @@ class ARMT:
             x, _ = self.apply_block(params_l, x.reshape(batch * count, length, -1), context)
             return x, None
 
-        unroll = self.config.n_layer if self.config.n_layer <= UNROLLED_LAYERS else 1
+        depth = state.written.shape[0]
         memories = associative.MemoryState(*state[:3])
-        x, _ = lax.scan(layer, x, (params["layers"], memories), unroll=unroll)
+        unroll = depth if depth <= UNROLLED_LAYERS else 1
+        x, _ = lax.scan(
+            layer, x.reshape(batch * count, length, -1), (layers, memories), unroll=unroll
+        )
         return x.reshape(batch, count, length, -1)
 
     def readout(self, params: Params, hidden: jax.Array) -> jax.Array:

@@ -10,9 +10,17 @@ from armt_jax.config import ModelConfig
 from armt_jax.models.attention import KeyValues, SegmentContext, segment_attention, tail
 
 
+def columns_by_head(leaf: jax.Array, heads: int) -> jax.Array:
+    """Columns ``[..., 3 d]`` of ``c_attn`` from ``[q | k | v]`` of all heads to that of each."""
+    lead = leaf.shape[:-1]
+    split = leaf.reshape(*lead, 3, heads, leaf.shape[-1] // (3 * heads))
+    return split.swapaxes(-3, -2).reshape(leaf.shape)
+
+
 class _Attention(nn.Module):
     config: ModelConfig
     param_dtype: jax.typing.DTypeLike
+    heads_apart: bool
 
     @nn.compact
     def __call__(
@@ -27,6 +35,8 @@ class _Attention(nn.Module):
             param_dtype=self.param_dtype,
             name="c_attn",
         )(x)
+        if self.heads_apart:
+            qkv = qkv.reshape(*heads[:3], 3 * cfg.head_dim)
         q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
         out = segment_attention(q, k, v, context.attend, past, last)
         out = nn.Dense(
@@ -68,10 +78,12 @@ class GPT2Block(nn.Module):
     Attributes:
       config: the model's.
       param_dtype: dtype of the parameters at initialisation.
+      heads_apart: the columns of ``c_attn`` are those of ``columns_by_head``.
     """
 
     config: ModelConfig
     param_dtype: jax.typing.DTypeLike = jnp.float32
+    heads_apart: bool = False
 
     @nn.compact
     def __call__(
@@ -94,7 +106,7 @@ class GPT2Block(nn.Module):
         """
         eps = self.config.layer_norm_eps
         norm = {"epsilon": eps, "dtype": x.dtype, "param_dtype": self.param_dtype}
-        attended, own = _Attention(self.config, self.param_dtype, name="attn")(
+        attended, own = _Attention(self.config, self.param_dtype, self.heads_apart, name="attn")(
             nn.LayerNorm(**norm, name="ln_1")(x), context, past, last
         )
         x = tail(x, last) + attended

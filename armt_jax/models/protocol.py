@@ -100,6 +100,35 @@ class LayerwiseModel(SegmentModel, Protocol):
         ...
 
 
+@runtime_checkable
+class AskedByLayer(LayerwiseModel, Protocol):
+    """A model whose queries go through its layers as segments do: a pipeline can train it."""
+
+    def embed_queries(self, params: Params, queries: Segment) -> tuple[jax.Array, Any]:
+        """The first layer's input ``[b, q, t, d]``, and what all layers know of it.
+
+        Of the parameters only ``params["embed"]`` is read.
+        """
+        ...
+
+    def ask_layers(self, layers: Params, state: State, x: jax.Array, context: Any) -> jax.Array:
+        """Queries ``x [b, q, t, d]`` after some layers, whose parameters and memories are given."""
+        ...
+
+
+@runtime_checkable
+class SplitByHead(SegmentModel, Protocol):
+    """A model that devices can split by heads: each computes some heads, and all sum the result."""
+
+    def by_head(self) -> SegmentModel:
+        """The same model for parameters of ``columns_by_head``."""
+        ...
+
+    def columns_by_head(self, params: Params) -> Params:
+        """``params`` with the columns of one head's queries, keys and values side by side."""
+        ...
+
+
 def why_not_layerwise(model: SegmentModel, state: State) -> str | None:
     """The reason why ``model`` cannot read layer by layer from ``state``; None if it can."""
     if not isinstance(model, LayerwiseModel):

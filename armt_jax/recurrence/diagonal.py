@@ -42,7 +42,7 @@ def place(segments: Segment, reset: jax.Array | None, index: jax.Array) -> Place
 
 
 @jax.custom_vjp
-def _gradient_if(live: jax.Array, tree: Any) -> Any:
+def gradient_if(live: jax.Array, tree: Any) -> Any:
     """``tree``, whose cotangent counts only if ``live``.
 
     Not ``where(live, x, stop_gradient(x))``: that is a new value in every step, and a scan would
@@ -60,7 +60,7 @@ def _gradient_if_backward(live: jax.Array, cotangent: Any) -> tuple[None, Any]:
     return None, jax.tree.map(lambda leaf: jnp.where(live, leaf, 0), cotangent)
 
 
-_gradient_if.defvjp(_gradient_if_forward, _gradient_if_backward)
+gradient_if.defvjp(_gradient_if_forward, _gradient_if_backward)
 
 
 def empty_memory(model: LayerwiseModel, batch_size: int) -> State:
@@ -111,7 +111,7 @@ def guarded_layer(
     # A dead lane reads the empty memory: one selection for both.
     before = jax.tree.map(functools.partial(_select, keep), memory, empty_memory(model, x.shape[0]))
     x = _select(live, x, lax.stop_gradient(harmless))
-    after, y, _ = model.layer(_gradient_if(live, params_l), before, x, context)
+    after, y, _ = model.layer(gradient_if(live, params_l), before, x, context)
     after = jax.tree.unflatten(jax.tree.structure(memory), jax.tree.leaves(after))
     after = jax.tree.map(functools.partial(_select, live), after, memory)
     return after, _select(live, y, jnp.zeros_like(y))

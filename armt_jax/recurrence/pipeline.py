@@ -96,7 +96,7 @@ def _run(
     data = DATA if DATA in mesh.shape else None
     memories = P(STAGE, data)
     return jax.shard_map(
-        functools.partial(_stage, model, mesh.shape[STAGE], remat, need_hidden),
+        functools.partial(read_stage, model, mesh.shape[STAGE], remat, need_hidden),
         mesh=mesh,
         in_specs=(P(), P(STAGE), memories, P(None, data), P(None, data)),
         out_specs=(memories, P(STAGE, None, data)),
@@ -104,7 +104,7 @@ def _run(
     )(embed, layers, state, segments, reset)
 
 
-def _stage(
+def read_stage(
     model: LayerwiseModel,
     stages: int,
     remat: bool,
@@ -115,7 +115,18 @@ def _stage(
     segments: Segment,
     reset: jax.Array | None,
 ) -> tuple[State, jax.Array | None]:
-    """What one device does: ``layers`` and ``memories`` are its group's, ``[g, ...]``."""
+    """What one device does, inside a ``shard_map`` over ``stage``.
+
+    Args:
+      model, remat, need_hidden, segments, reset: as in ``run_pipeline``.
+      stages: devices along ``stage``.
+      embed: ``params["embed"]``.
+      layers, memories: those of the device's group, ``[g, ...]`` and ``[g, b, ...]``.
+
+    Returns:
+      The group's memories, and ``[1, s, b, t, d]``: the last layer's output on the last stage,
+      something else on the others.
+    """
     stage = lax.axis_index(STAGE)
     count, _, length = segments.tokens.shape
     group = jax.tree.leaves(layers)[0].shape[0]

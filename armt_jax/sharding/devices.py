@@ -13,6 +13,15 @@ import os
 
 import jax
 
+from armt_jax.config import MeshConfig
+
+
+def cpu_devices(mesh: MeshConfig) -> int:
+    """Devices that ``mesh`` needs of a CPU: with ``data = -1`` as many as there are cores for."""
+    others = mesh.fsdp * mesh.tensor * mesh.stage
+    data = max(1, available_cores() // others) if mesh.data == -1 else mesh.data
+    return data * others
+
 
 def use_cpu_cores(count: int = -1) -> None:
     """Let JAX see a CPU as ``count`` devices; call it before anything asks JAX for devices.

@@ -1,4 +1,9 @@
-"""The device mesh and where arrays lie on it: parameters everywhere, a batch in shares."""
+"""The device mesh of four axes, and how a batch lies on it.
+
+Neighbours in the mesh talk most: ``tensor`` sums in every layer, ``stage`` hands on in every
+segment, ``fsdp`` and ``data`` meet once a step. ``data`` first also gives every process rows of
+the batch of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,15 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from armt_jax.config import ConfigError, MeshConfig
+from armt_jax.config import ConfigError, MeshConfig, ModelConfig
 
 DATA = "data"
+FSDP = "fsdp"
 STAGE = "stage"
 CONTEXT = "context"
+TENSOR = "tensor"
+# Devices along these axes have different rows of a batch.
+BATCH = (DATA, FSDP)
 
 
 def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
@@ -21,17 +30,59 @@ def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
     Raises:
       ConfigError: more devices than there are, or a number that does not divide the batch.
     """
-    devices = jax.devices()
+    most = jax.device_count()
+    others = config.fsdp * config.stage * config.tensor
     data = config.data
     if data == -1:
-        data = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    if data > len(devices):
-        raise ConfigError(f"mesh.data = {data}: must be at most {len(devices)}, the devices here")
-    if batch_size % data:
+        shares = range(1, most // others + 1)
+        data = max((n for n in shares if batch_size % (n * config.fsdp) == 0), default=1)
+    axes = {DATA: data, FSDP: config.fsdp, STAGE: config.stage, TENSOR: config.tensor}
+    if data * others > most:
+        wide = {name: size for name, size in axes.items() if size > 1}
+        sizes = " x ".join(str(size) for size in wide.values())
+        product = f"{sizes} = {data * others}" if len(wide) > 1 else sizes
         raise ConfigError(
-            f"mesh.data = {data}: must divide train.batch_size / train.grad_accum = {batch_size}"
+            f"mesh.{' x '.join(wide)} = {product}: must be at most {most}, the devices here"
         )
-    return data_mesh(data)
+    for names, size in ((DATA, data), (FSDP, config.fsdp), ("data x fsdp", data * config.fsdp)):
+        if batch_size % size:
+            raise ConfigError(
+                f"mesh.{names} = {size}: must divide train.batch_size / train.grad_accum = "
+                f"{batch_size}"
+            )
+    return _mesh(axes)
+
+
+def check_model(mesh: Mesh, config: ModelConfig) -> None:
+    """Refuse a mesh whose axes do not divide what they split of the model.
+
+    Raises:
+      ConfigError: one line that names the axis and the size.
+    """
+    splits = {
+        FSDP: {"d_model": config.d_model, "d_ff": config.ff_dim},
+        STAGE: {"n_layer": config.n_layer},
+        TENSOR: {
+            "n_head": config.n_head,
+            "d_ff": config.ff_dim,
+            "vocab_size": config.vocab_size,
+        },
+    }
+    for axis, fields in splits.items():
+        size = axis_size(mesh, axis)
+        for field, value in fields.items():
+            if value % size:
+                raise ConfigError(f"mesh.{axis} = {size}: must divide model.{field} = {value}")
+
+
+def axis_size(mesh: Mesh, name: str) -> int:
+    """Devices along an axis; 1 where the mesh does not have it."""
+    return mesh.shape.get(name, 1)
+
+
+def wide_axes(mesh: Mesh, *names: str) -> tuple[str, ...]:
+    """Those of ``names`` along which there is more than one device."""
+    return tuple(name for name in names if axis_size(mesh, name) > 1)
 
 
 def data_mesh(count: int) -> Mesh:
@@ -78,9 +129,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def batch_spec(mesh: Mesh) -> P:
+    """Leading axis in equal shares, over the axes of ``BATCH`` that the mesh has."""
+    names = wide_axes(mesh, *BATCH)
+    return P(names[0] if len(names) == 1 else names) if names else P()
+
+
 def batched(mesh: Mesh) -> NamedSharding:
     """Leading axis in equal shares."""
-    return NamedSharding(mesh, P(DATA))
+    return NamedSharding(mesh, batch_spec(mesh))
 
 
 def staged(mesh: Mesh) -> NamedSharding:

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from armt_jax.models.protocol import Params, SegmentModel
-from armt_jax.sharding import replicated
+from armt_jax.sharding.rules import state_shardings
 
 
 class TrainState(NamedTuple):
@@ -29,26 +29,34 @@ def create_state(
     mesh: Mesh | None = None,
 ) -> TrainState:
     """The state before the first step; parameters are a function of ``seed`` alone."""
-    # One program instead of hundreds of small ones: a second at start-up instead of several.
-    create = jax.jit(_creator(model, optimizer), out_shardings=_sharding(mesh))
+    # One program instead of hundreds of small ones: a second at start-up instead of several. And
+    # every device computes its own part: none ever holds a large model whole.
+    template = abstract_state(model, optimizer, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    create = jax.jit(_creator(model, optimizer), out_shardings=shardings)
     return create(jax.random.key(seed))
 
 
 def abstract_state(
     model: SegmentModel, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
 ) -> TrainState:
-    """Shapes, dtypes and devices of the state, without computing it: what a restore needs."""
-    sharding = _sharding(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(_creator(model, optimizer), jax.random.key(0)),
-    )
+    """Shapes, dtypes and devices of the state, without computing it: what a restore needs.
 
-
-def _sharding(mesh: Mesh | None) -> jax.sharding.Sharding:
+    Raises:
+      ConfigError: an axis of the mesh that does not divide what it splits.
+      RuleError: a leaf without a rule (``armt_jax/sharding/rules.py``).
+    """
+    state = jax.eval_shape(_creator(model, optimizer), jax.random.key(0))
     if mesh is None:
-        return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return replicated(mesh)
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.tree.map(lambda _: device, state)
+    else:
+        shardings = state_shardings(state, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
+    )
 
 
 def _creator(
@@ -62,8 +70,10 @@ def _creator(
 
 
 def reset_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
-    """The same parameters and step with fresh moments."""
-    return state._replace(opt_state=jax.jit(optimizer.init)(state.params))
+    """The same parameters and step with fresh moments, which lie where the old ones did."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.opt_state)
+    fresh = jax.jit(optimizer.init, out_shardings=shardings)(state.params)
+    return state._replace(opt_state=fresh)
 
 
 def parameter_names(params: Params) -> list[str]:

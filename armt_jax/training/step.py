@@ -16,10 +16,11 @@ from jax.sharding import PartitionSpec as P
 from armt_jax.evaluation.evaluate import Scores, score_batch
 from armt_jax.evaluation.exact_match import answer_length
 from armt_jax.models.protocol import Params, SegmentModel
-from armt_jax.sharding import DATA, batched, replicated
+from armt_jax.sharding import batched, replicated
+from armt_jax.sharding.placement import Placement
 from armt_jax.tasks.associative_retrieval import Batch
 from armt_jax.training.optimizer import apply_updates
-from armt_jax.training.state import TrainState
+from armt_jax.training.state import TrainState, abstract_state
 
 
 class StepMetrics(NamedTuple):
@@ -44,30 +45,27 @@ def accumulate_gradients(
     batch: Batch,
     value_size: int,
     pieces: int,
-    axis: str | None = None,
+    placement: Placement | None = None,
 ) -> tuple[Scores, Params]:
     """Scores and the gradient of the batch's mean loss, ``b / pieces`` contexts at a time.
 
     Every piece is divided by the scored tokens of the whole batch, so pieces with fewer real
-    queries weigh less and the sum is the gradient of the undivided batch. Under ``shard_map``,
-    ``batch`` is one device's share and ``axis`` the mesh axis over which everything is summed.
+    queries weigh less and the sum is the gradient of the undivided batch. In ``Placement.run``
+    ``batch`` is one device's share, and so are the results; only the scored tokens are everyone's.
     """
     scored = jnp.sum(batch.query_mask, dtype=jnp.float32) * answer_length(value_size)
-    if axis is not None:
-        scored = lax.psum(scored, axis)
+    stages = 1
+    if placement is not None:
+        scored, stages = placement.sum_over_batch(scored), placement.stages
 
     def mean_loss(params: Params, piece: Batch) -> tuple[jax.Array, Scores]:
-        scores = score_batch(model, params, piece, value_size)
+        scores = score_batch(model, params, piece, value_size, stages)
         return scores.loss / jnp.maximum(scored, 1.0), scores
 
     gradient = jax.grad(mean_loss, has_aux=True)
-
-    def over_devices(scores: Scores, grads: Params) -> tuple[Scores, Params]:
-        return (scores, grads) if axis is None else lax.psum((scores, grads), axis)
-
     if pieces == 1:
         grads, scores = gradient(params, batch)
-        return over_devices(scores, grads)
+        return scores, grads
 
     def add(total: tuple[Scores, Params], piece: Any) -> tuple[tuple[Scores, Params], None]:
         grads, scores = gradient(params, piece)
@@ -77,7 +75,24 @@ def accumulate_gradients(
     grads, scores = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split))
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (scores, grads))
     (scores, grads), _ = lax.scan(add, start, split)
-    return over_devices(scores, grads)
+    return scores, grads
+
+
+def sharded_gradients(
+    model: SegmentModel, params: Params, batch: Batch, value_size: int, pieces: int, mesh: Mesh
+) -> tuple[Scores, Params]:
+    """``accumulate_gradients`` over a mesh: gradients lie as the parameters do."""
+    placement = Placement(model, mesh)
+
+    def work(params: Params, batch: Batch) -> tuple[Scores, Params]:
+        whole, leave = jax.vjp(placement.enter, params)
+        scores, grads = accumulate_gradients(
+            placement.model, whole, batch, value_size, pieces, placement
+        )
+        return placement.total(scores), placement.sum_gradients(leave(grads)[0])
+
+    scores, grads = placement.run(work, (P(), placement.by_hand))(params, batch)
+    return scores, placement.place(grads)
 
 
 def train_step(
@@ -100,21 +115,12 @@ def train_step(
       rate: float32 scalar.
       value_size: digits of a value.
       grad_accum: number of pieces the batch (of one device) is worked on in; must divide it.
-      mesh: the batch is shared out over its ``data`` axis; None: one device.
+      mesh: of the axes of ``armt_jax.sharding``; None: one device.
     """
-    gradient = functools.partial(
-        accumulate_gradients, model, value_size=value_size, pieces=grad_accum
-    )
-    if mesh is not None:
-        # By hand and not by the compiler, which would sum gradients over devices in every segment.
-        gradient = jax.shard_map(
-            functools.partial(gradient, axis=DATA),
-            mesh=mesh,
-            in_specs=(P(), P(DATA)),
-            out_specs=P(),
-            check_vma=False,
-        )
-    scores, grads = gradient(state.params, batch)
+    if mesh is None:
+        scores, grads = accumulate_gradients(model, state.params, batch, value_size, grad_accum)
+    else:
+        scores, grads = sharded_gradients(model, state.params, batch, value_size, grad_accum, mesh)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = apply_updates(state.params, updates, rate)
     leaves = jax.tree.leaves(grads)
@@ -135,14 +141,21 @@ def jit_train_step(
     grad_accum: int,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]:
-    """``train_step`` compiled; the state given to it is donated and must not be used again."""
+    """``train_step`` compiled; the state given to it is donated and must not be used again.
+
+    Raises:
+      ConfigError: a mesh over which the model cannot be split.
+    """
+    Placement(model, mesh)  # what it refuses is refused here, not when the first batch is there
     step = functools.partial(
         train_step, model, optimizer, value_size=value_size, grad_accum=grad_accum, mesh=mesh
     )
+    template = abstract_state(model, optimizer, mesh)
+    state = jax.tree.map(lambda leaf: leaf.sharding, template)
     everywhere = replicated(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(everywhere, batched(mesh), everywhere),
-        out_shardings=everywhere,
+        in_shardings=(state, batched(mesh), everywhere),
+        out_shardings=(state, everywhere),
     )
