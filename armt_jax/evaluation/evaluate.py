@@ -36,7 +36,24 @@ class Scores(NamedTuple):
     matches: MatchCount
 
 
-def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: int) -> Scores:
+class Reading(NamedTuple):
+    """How contexts are read: ``schedule``, ``remat`` and ``bptt`` of ``run_segments``."""
+
+    schedule: str = "auto"
+    remat: str = "none"
+    bptt: int = 0
+
+
+USUAL = Reading()
+
+
+def score_batch(
+    model: SegmentModel,
+    params: Params,
+    batch: Batch,
+    value_size: int,
+    reading: Reading = USUAL,
+) -> Scores:
     """Read the contexts ``[b, n, t]`` segment by segment, then ask the queries ``[b, q, t]``.
 
     Each answer (``value_size`` digits and the separator) is predicted with the right tokens before
@@ -48,7 +65,8 @@ def score_batch(model: SegmentModel, params: Params, batch: Batch, value_size: i
     mask = jnp.broadcast_to(batch.context_mask.T[:, :, None], tokens.shape)
     state = model.init_state(batch.context.shape[0])
     segments = Segment(tokens, mask)
-    state, _ = run_segments(model, params, state, segments, schedule="auto", need_hidden=False)
+    options = {**reading._asdict(), "need_hidden": False}
+    state, _ = run_segments(model, params, state, segments, **options)
     asked = Segment(jnp.asarray(batch.queries), jnp.ones(batch.queries.shape, bool))
     start = batch.queries.shape[-1] - answer_length(value_size)
     hidden = model.ask(params, state, asked)[:, :, start - 1 : -1]

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from armt_jax.evaluation.evaluate import Scores, score_batch
+from armt_jax.evaluation.evaluate import USUAL, Reading, Scores, score_batch
 from armt_jax.evaluation.exact_match import answer_length
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.sharding import DATA, batched, replicated
@@ -45,6 +45,7 @@ def accumulate_gradients(
     value_size: int,
     pieces: int,
     axis: str | None = None,
+    reading: Reading = USUAL,
 ) -> tuple[Scores, Params]:
     """Scores and the gradient of the batch's mean loss, ``b / pieces`` contexts at a time.
 
@@ -57,7 +58,7 @@ def accumulate_gradients(
         scored = lax.psum(scored, axis)
 
     def mean_loss(params: Params, piece: Batch) -> tuple[jax.Array, Scores]:
-        scores = score_batch(model, params, piece, value_size)
+        scores = score_batch(model, params, piece, value_size, reading)
         return scores.loss / jnp.maximum(scored, 1.0), scores
 
     gradient = jax.grad(mean_loss, has_aux=True)
@@ -90,6 +91,7 @@ def train_step(
     value_size: int,
     grad_accum: int = 1,
     mesh: Mesh | None = None,
+    reading: Reading = USUAL,
 ) -> tuple[TrainState, StepMetrics]:
     """The state after one step on ``batch`` with learning rate ``rate``, and the step's metrics.
 
@@ -101,9 +103,10 @@ def train_step(
       value_size: digits of a value.
       grad_accum: number of pieces the batch (of one device) is worked on in; must divide it.
       mesh: the batch is shared out over its ``data`` axis; None: one device.
+      reading: how contexts are read, and what is kept of them for the backward pass.
     """
     gradient = functools.partial(
-        accumulate_gradients, model, value_size=value_size, pieces=grad_accum
+        accumulate_gradients, model, value_size=value_size, pieces=grad_accum, reading=reading
     )
     if mesh is not None:
         # By hand and not by the compiler, which would sum gradients over devices in every segment.
@@ -134,11 +137,11 @@ def jit_train_step(
     value_size: int,
     grad_accum: int,
     mesh: Mesh,
+    reading: Reading = USUAL,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]:
     """``train_step`` compiled; the state given to it is donated and must not be used again."""
-    step = functools.partial(
-        train_step, model, optimizer, value_size=value_size, grad_accum=grad_accum, mesh=mesh
-    )
+    options = {"value_size": value_size, "grad_accum": grad_accum}
+    step = functools.partial(train_step, model, optimizer, mesh=mesh, reading=reading, **options)
     everywhere = replicated(mesh)
     return jax.jit(
         step,
