@@ -38,6 +38,7 @@ def default() -> dict[str, Any]:
             "position_init_scale": 0.2,
             "memory_token_init_scale": 0.2,
             "dtype": "float32",
+            "matmul_precision": "default",
         },
         "optimizer": {
             "name": "muon",
@@ -58,6 +59,9 @@ def default() -> dict[str, Any]:
         "train": {
             "batch_size": 32,
             "grad_accum": 1,
+            "schedule": "auto",
+            "remat": "none",
+            "bptt": 0,
             "log_every": 10,
             "eval_every": 50,
             "eval_samples": 512,

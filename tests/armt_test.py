@@ -231,24 +231,6 @@ def test_padding() -> None:
     assert_close(step(params, first, padded), step(params, model.init_state(1), padded), 0)
 
 
-@pytest.mark.usefixtures("x64")
-def test_remat_changes_nothing() -> None:
-    model = small_model(n_layer=1)
-    params = lively_params(model)
-    text = segments_of(random_tokens(model, S, 2, T))
-
-    def loss(params, remat):
-        start = model.init_state(2)
-        state, hidden = armt_jax.run_segments(model, params, start, text, remat=remat)
-        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((hidden, state.A)))
-
-    found, expected = (
-        quick_jit(jax.value_and_grad(loss), static_argnums=1)(params, remat)
-        for remat in (True, False)
-    )
-    assert_close(found, expected, 1e-12)
-
-
 def test_window_refuses_what_it_cannot_hold() -> None:
     model = small_model(n_layer=1)
     params = lively_params(model)

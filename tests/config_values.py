@@ -41,6 +41,9 @@ VALID: dict[str, Any] = {
     "train": {
         "batch_size": 8,
         "grad_accum": 2,
+        "schedule": "auto",
+        "remat": "none",
+        "bptt": 0,
         "log_every": 1,
         "eval_every": 5,
         "eval_samples": 16,

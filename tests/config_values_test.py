@@ -43,6 +43,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("model.position_init_scale", -1.0, "must be positive"),
     ("model.memory_token_init_scale", 0.0, "must be positive"),
     ("model.dtype", "int8", "must be one of float32, bfloat16, float64"),
+    ("model.matmul_precision", "low", "must be one of default, high, highest"),
     (
         "model.vocab_size",
         102,
@@ -91,6 +92,9 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
         )
     ),
     ("train.grad_accum", 3, "must divide train.batch_size = 8"),
+    ("train.schedule", "pipeline", "must be one of auto, sequential, chunked, diagonal"),
+    ("train.remat", "full", "must be one of none, segment, sqrt"),
+    ("train.bptt", -1, "must be 0 (the whole context) or more"),
     ("train.data_workers", -1, "must be 0 or more"),
     ("mesh.data", 0, "must be at least 1, or -1 for every device"),
     ("mesh.data", -2, "must be at least 1, or -1 for every device"),

@@ -13,7 +13,7 @@ import pytest
 import armt_jax
 from armt_jax import ConfigError
 from armt_jax.models import Params
-from armt_jax.recurrence.diagonal import guarded_layer
+from armt_jax.recurrence.diagonal import Place, guarded_layer
 from armt_jax.recurrence.run import choose_schedule
 from tests.layerwise_cases import (
     B,
@@ -47,16 +47,16 @@ def test_diagonal_equals_sequential() -> None:
 def test_diagonal_with_remat_equals_sequential_for_the_other_backbone() -> None:
     model = small_model(n_layer=2, backbone="gpt_neox", rule="armt_sequential")
     case = Case(model, resets())
-    found = case.gradients("diagonal", remat=True)(1.0)
+    found = case.gradients("diagonal", remat="segment")(1.0)
     assert_close(found, case.gradients("sequential")(1.0), 1e-10)
     assert_gradients_mean_something(found[1])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "segment"])
 @pytest.mark.parametrize("rule", ["armt_no_gamma", "linear", "delta", "delta_hard"])
-def test_diagonal_equals_sequential_for_every_rule(rule: str, remat: bool) -> None:
+def test_diagonal_equals_sequential_for_every_rule(rule: str, remat: str) -> None:
     case = Case(small_model(n_layer=3, rule=rule), resets())
     found = case.gradients("diagonal", remat=remat)(1.0)
     assert_close(found, case.gradients("sequential")(1.0), 1e-10)
@@ -97,8 +97,8 @@ def test_texts_in_one_row_are_as_texts_apart() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("remat", [False, True])
-def test_nothing_of_a_dead_lane_is_seen(remat: bool) -> None:
+@pytest.mark.parametrize("remat", ["none", "segment"])
+def test_nothing_of_a_dead_lane_is_seen(remat: str) -> None:
     found = fragile_gradients("diagonal", 3, remat=remat)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
     assert_close(found, fragile_gradients("sequential", 3), 1e-10)
@@ -118,8 +118,8 @@ def test_guard_of_one_layer(live: bool, garbage: float) -> None:
     context = jnp.ones(2, bool)
 
     def run(params_l: Params, memory: Any, x: jax.Array, harmless: jax.Array):
-        options = {"live": jnp.asarray(live), "reset": None, "harmless": harmless}
-        return guarded_layer(model, params_l, memory, x, context, **options)
+        at = Place(jnp.asarray(live), segments_of(jnp.zeros((2, T), int)), None, None)
+        return guarded_layer(model, params_l, memory, x, context, at=at, harmless=harmless)
 
     (after, y), pullback = jax.vjp(run, params_l, memory, x, harmless)
     if live:
@@ -141,8 +141,8 @@ def test_one_scan_of_segments_and_layers() -> None:
     assert [scan.params["length"] for scan in scans(program.jaxpr)] == [S + 3 - 1]
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_what_is_kept_for_the_backward_pass(remat: bool) -> None:
+@pytest.mark.parametrize("remat", ["none", "segment"])
+def test_what_is_kept_for_the_backward_pass(remat: str) -> None:
     """No parameter, which does not change, and A once; with ``remat`` only what travels on."""
     model = small_model(n_layer=3)
     kept, state = kept_for_backward(model, S + 2, "diagonal", remat=remat), model.init_state(B)
@@ -151,7 +151,7 @@ def test_what_is_kept_for_the_backward_pass(remat: bool) -> None:
     assert not set(kept) & {leaf.shape for leaf in jax.tree.leaves(layers)}
     travelling = (2, B, T + model.config.num_mem_tokens, model.config.d_model)
     between = {travelling, *(leaf.shape for leaf in jax.tree.leaves(state))}
-    assert (set(kept) == between) is remat
+    assert (set(kept) == between) is (remat == "segment")
 
 
 class _TopToBottom:

@@ -47,7 +47,7 @@ def test_pipeline_equals_diagonal() -> None:
 def test_pipeline_without_hidden_states_with_remat_for_the_other_backbone() -> None:
     """Three stages of one layer, all of the batch in each."""
     case = Case(small_model(n_layer=3, backbone="gpt_neox", rule="delta"), resets())
-    options = {"need_hidden": False, "remat": True}
+    options = {"need_hidden": False, "remat": "segment"}
     found = case.gradients("pipeline", mesh=stage_mesh(3), **options)(1.0)
     assert_close(found, case.gradients("diagonal", **options)(1.0), 1e-10)
     assert found[0][1][1] is None
@@ -103,7 +103,7 @@ def test_steps_are_segments_and_stages() -> None:
 
 def test_with_remat_only_what_goes_from_step_to_step_is_kept() -> None:
     model = small_model()
-    options = {"mesh": stage_mesh(2), "remat": True}
+    options = {"mesh": stage_mesh(2), "remat": "segment"}
     kept = kept_for_backward(model, S + 1, "pipeline", **options)
     travelling = (B, T + model.config.num_mem_tokens, model.config.d_model)
     memories = {(1, *leaf.shape[1:]) for leaf in jax.tree.leaves(model.init_state(B))}

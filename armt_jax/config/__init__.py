@@ -9,12 +9,21 @@ from armt_jax.config.checks import ConfigError
 from armt_jax.config.experiment import ExperimentConfig, from_config_dict, to_dict
 from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
-from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
+from armt_jax.config.training import (
+    REMATS,
+    TRAIN_SCHEDULES,
+    EvaluationConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "BACKBONES",
     "DTYPES",
     "FAMILIES",
+    "REMATS",
+    "TRAIN_SCHEDULES",
     "VARIANTS",
     "ConfigError",
     "CurriculumConfig",

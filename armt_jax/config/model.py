@@ -9,6 +9,7 @@ from armt_jax.config.checks import one_of, positive, require
 FAMILIES = ("armt",)
 BACKBONES = ("gpt2", "gpt_neox")
 DTYPES = ("float32", "bfloat16", "float64")
+MATMUL_PRECISIONS = ("default", "high", "highest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,9 @@ class ModelConfig:
     MLP's, GPT-2's ``1/sqrt(2 n_layer)``, GPT-NeoX's 1), the learned positions and the memory
     tokens.
     ``dtype`` is the dtype of the computation, ``None`` following the parameters;
-    the memory state is never narrower than float32.
+    the memory state, what is projected for it, softmax, layer norm's statistics and logits are
+    never narrower than float32. ``matmul_precision`` is that of all matrix products, as JAX names
+    it: on accelerators ``default`` computes float32 with fewer digits (``models/precision.py``).
     """
 
     family: str = "armt"
@@ -53,6 +56,7 @@ class ModelConfig:
     position_init_scale: float = 1.0
     memory_token_init_scale: float = 1.0
     dtype: str | None = None
+    matmul_precision: str = "default"
 
     def __post_init__(self) -> None:
         from armt_jax.memory.rules import PRESETS
@@ -95,6 +99,7 @@ class ModelConfig:
             positive(self, "model", "d_ff")
         if self.dtype is not None:
             one_of("model.dtype", self.dtype, DTYPES)
+        one_of("model.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
 
     @property
     def residual_init(self) -> float:

@@ -6,6 +6,10 @@ import dataclasses
 
 from armt_jax.config.checks import one_of, positive, require
 
+REMATS = ("none", "segment", "sqrt")
+# Of `run_segments`; a pipeline is laid out by its mesh, which training does not have.
+TRAIN_SCHEDULES = ("auto", "sequential", "chunked", "diagonal")
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -75,10 +79,17 @@ class TrainConfig:
     ``batch_size`` contexts make one optimizer step, ``grad_accum`` pieces of it at a time.
     ``eval_samples`` contexts of the validation set are asked at each evaluation.
     ``data_workers`` are Grain's worker processes (0: in the main process).
+    ``schedule``, ``remat`` and ``bptt`` say how contexts are read and what of them is kept for the
+    backward pass, as ``run_segments`` has them. Queries come after the context: with ``bptt = w``
+    their loss trains what the last window of segments writes (``w``, or what a division of the
+    number of segments by ``w`` leaves), and everything before it is read without a gradient.
     """
 
     batch_size: int
     grad_accum: int
+    schedule: str
+    remat: str
+    bptt: int
     log_every: int
     eval_every: int
     eval_samples: int
@@ -102,6 +113,9 @@ class TrainConfig:
             self.grad_accum,
             f"must divide train.batch_size = {self.batch_size}",
         )
+        one_of("train.schedule", self.schedule, TRAIN_SCHEDULES)
+        one_of("train.remat", self.remat, REMATS)
+        require(self.bptt >= 0, "train.bptt", self.bptt, "must be 0 (the whole context) or more")
         require(
             self.data_workers >= 0, "train.data_workers", self.data_workers, "must be 0 or more"
         )

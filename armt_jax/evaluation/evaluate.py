@@ -39,8 +39,24 @@ class Scores(NamedTuple):
     matches: MatchCount
 
 
+class Reading(NamedTuple):
+    """How contexts are read: ``schedule``, ``remat`` and ``bptt`` of ``run_segments``."""
+
+    schedule: str = "auto"
+    remat: str = "none"
+    bptt: int = 0
+
+
+USUAL = Reading()
+
+
 def score_batch(
-    model: SegmentModel, params: Params, batch: Batch, value_size: int, stages: int = 1
+    model: SegmentModel,
+    params: Params,
+    batch: Batch,
+    value_size: int,
+    reading: Reading = USUAL,
+    stages: int = 1,
 ) -> Scores:
     """Read the contexts ``[b, n, t]`` segment by segment, then ask the queries ``[b, q, t]``.
 
@@ -58,11 +74,13 @@ def score_batch(
     asked = Segment(jnp.asarray(batch.queries), jnp.ones(batch.queries.shape, bool))
     counted = batch.query_mask
     if stages > 1:
-        hidden = read_and_ask(model, stages, params, segments, asked)
+        how = (reading.remat, reading.bptt)
+        hidden = read_and_ask(model, stages, params, segments, asked, *how)
         counted = counted & (lax.axis_index(STAGE) == stages - 1)
     else:
         state = model.init_state(batch.context.shape[0])
-        state, _ = run_segments(model, params, state, segments, schedule="auto", need_hidden=False)
+        options = {**reading._asdict(), "need_hidden": False}
+        state, _ = run_segments(model, params, state, segments, **options)
         hidden = model.ask(params, state, asked)
     start = batch.queries.shape[-1] - answer_length(value_size)
     logits = model.readout(params, hidden[:, :, start - 1 : -1])
@@ -95,7 +113,7 @@ class Evaluator:
 
         def count(params: Params, batch: Batch) -> MatchCount:
             whole = placement.enter(params)
-            scores = score_batch(placement.model, whole, batch, value_size, placement.stages)
+            scores = score_batch(placement.model, whole, batch, value_size, stages=placement.stages)
             return placement.total(scores.matches)
 
         self._shardings = placement.shardings

@@ -25,6 +25,7 @@ from armt_jax.models import backbones
 from armt_jax.models.attention import KeyValues, SegmentContext
 from armt_jax.models.gpt2 import columns_by_head
 from armt_jax.models.layers import layer_params
+from armt_jax.models.precision import at_model_precision
 from armt_jax.models.projections import MemoryProjections
 from armt_jax.models.protocol import Params, Segment
 from armt_jax.models.window import Window, next_window
@@ -178,11 +179,13 @@ class ARMT:
         attend = jnp.tril(jnp.ones((total, total), bool))[None] & columns[:, None, :]
         return x, SegmentContext(positions, attend, jnp.any(segment.mask, axis=1))
 
+    @at_model_precision
     def query(self, params_l: Params, x: jax.Array) -> jax.Array:
         """``W_Q x``: ``[b, n, d] -> [b, n, d_mem]``."""
         projections = MemoryProjections(self.config)
         return jnp.asarray(projections.apply({"params": params_l["memory"]}, x, method="query"))
 
+    @at_model_precision
     def key_value_gate(
         self, params_l: Params, m: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -192,11 +195,13 @@ class ARMT:
         k, v, logits = out
         return k, v, associative.gate(self.rule, logits)
 
+    @at_model_precision
     def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:
         """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
         phi_q = associative.features(self.rule, self.query(params_l, x), self.config.nu)
         return x + associative.recall(self.rule, memory, phi_q).astype(x.dtype)
 
+    @at_model_precision
     def apply_block(
         self,
         params_l: Params,
@@ -209,6 +214,7 @@ class ARMT:
         out: Any = self.block().apply({"params": params_l["block"]}, x, context, past, last)
         return out
 
+    @at_model_precision
     def layer(
         self,
         params_l: Params,
@@ -255,10 +261,8 @@ class ARMT:
         window = state.window
         x, context = self.embed(params, segment, 0 if window is None else window.length)
         if window is not None:
-            batch, total = x.shape[:2]
-            earlier = jnp.broadcast_to(
-                window.mask[:, None, :], (batch, total, window.mask.shape[1])
-            )
+            shape = (*x.shape[:2], window.mask.shape[1])
+            earlier = jnp.broadcast_to(window.mask[:, None, :], shape)
             attend = jnp.concatenate([earlier, context.attend], axis=-1)
             context = context._replace(attend=attend)
         past = None if window is None else KeyValues(window.k, window.v)
@@ -334,6 +338,7 @@ class ARMT:
         )
         return x.reshape(batch, count, length, -1)
 
+    @at_model_precision
     def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Logits ``[..., v]`` of hidden states: final layer norm and output matrix."""
         return backbones.readout(self.config, params, hidden)

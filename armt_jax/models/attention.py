@@ -76,13 +76,14 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> ja
     Scores and softmax are float32 (or wider). A row with nothing to attend to is uniform, not NaN.
     The products are divided by the softmax's sum, not the weights: there are fewer of them.
     """
-    scores = jnp.einsum("bhte,bhse->bhts", q, k) * (1.0 / q.shape[-1] ** 0.5)
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("bhte,bhse->bhts", q, k, preferred_element_type=wide)
+    scores = scores * (1.0 / q.shape[-1] ** 0.5)
     scores = jnp.where(attend[:, None], scores, jnp.finfo(scores.dtype).min)
     largest = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest)
-    out = jnp.einsum("bhts,bhse->bhte", weights.astype(v.dtype), v)
-    return out / jnp.sum(weights, axis=-1, keepdims=True).astype(out.dtype)
+    out = jnp.einsum("bhts,bhse->bhte", weights.astype(v.dtype), v, preferred_element_type=wide)
+    return (out / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
 
 
 def rotary(x: jax.Array, positions: jax.Array, *, dims: int, base: float) -> jax.Array:

@@ -100,11 +100,12 @@ def embed_memory(config: ModelConfig, params: Params, positions: jax.Array) -> j
 
 
 def readout(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
-    """Logits ``[..., v]`` of the last block's output ``hidden [..., d]``."""
+    """Logits ``[..., v]``, float32 or wider, of the last block's output ``hidden [..., d]``."""
     backbone = BACKBONES[config.backbone]
     head = params["head"]
     norm = nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
     normed: Any = norm.apply({"params": head[backbone.norm]}, hidden)
-    if backbone.head is None:
-        return normed @ params["embed"][backbone.embedding].T.astype(hidden.dtype)
-    return normed @ head[backbone.head].astype(hidden.dtype)
+    tied = backbone.head is None
+    matrix = params["embed"][backbone.embedding].T if tied else head[backbone.head]
+    wide = jnp.promote_types(hidden.dtype, jnp.float32)
+    return jnp.matmul(normed, matrix.astype(hidden.dtype), preferred_element_type=wide)

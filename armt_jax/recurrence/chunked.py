@@ -22,12 +22,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from armt_jax.memory.associative import MemoryState, mark_written
 from armt_jax.models.armt import ARMT, ArmtState
+from armt_jax.models.precision import at_model_precision
 from armt_jax.models.protocol import Params, Segment
 from armt_jax.recurrence.low_rank import Log, ReadLog, Tap, commit, read_segment, zero_taps
+from armt_jax.recurrence.rematerialisation import scan_blocks
+from armt_jax.recurrence.truncation import goes_on, gradient_if
 
 DEFAULT_CHUNK = 5
 
@@ -43,6 +47,31 @@ def chunk_length(segments: int, longest: int = DEFAULT_CHUNK) -> int:
     return min(lengths, key=lambda c: (-(-segments // c) * (c + 1), -(-segments // c) * c))
 
 
+def chunk_layout(
+    segments: int, bptt: int = 0, longest: int = DEFAULT_CHUNK
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which segments each chunk reads, ``[chunks, length]``; ``segments`` stands for padding.
+
+    No chunk crosses the border of a window of ``bptt`` segments: every window is padded to whole
+    chunks by itself.
+
+    Returns:
+      The layout; and ``[chunks]`` bool, see ``truncation.goes_on``, None where all do.
+    """
+    window = segments if bptt == 0 else min(bptt, segments)
+    length = chunk_length(window, longest)
+    rows = []
+    for start in range(0, segments, window):
+        stop = min(start + window, segments)
+        padded = -(-(stop - start) // length) * length
+        index = np.full(padded, segments)
+        index[: stop - start] = np.arange(start, stop)
+        rows.append(index.reshape(-1, length))
+    layout = np.concatenate(rows)
+    live = goes_on(segments, bptt)
+    return layout, None if live is None else live[layout[:, 0]]
+
+
 def run_chunked(
     model: ARMT,
     params: Params,
@@ -50,18 +79,21 @@ def run_chunked(
     segments: Segment,
     *,
     need_hidden: bool = True,
+    remat: str = "none",
+    bptt: int = 0,
     longest: int = DEFAULT_CHUNK,
 ) -> tuple[ArmtState, jax.Array | None]:
-    """Read ``segments [s, b, t]`` in chunks of about ``longest``; see ``run_segments``."""
+    """Read ``segments [s, b, t]`` in chunks of about ``longest``; see ``run_segments``.
+
+    A chunk's activations are computed again in any case, so ``none`` and ``segment`` are the same:
+    one state and one log are kept per chunk. With ``sqrt``, per block of chunks.
+    """
     count = segments.tokens.shape[0]
-    length = chunk_length(count, longest)
-    chunks = -(-count // length)
-    # A segment of padding only writes nothing.
-    pad = chunks * length - count
+    layout, live = chunk_layout(count, bptt, longest)
 
     def fold(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, ((0, pad), (0, 0), (0, 0)))
-        return x.reshape(chunks, length, *x.shape[1:])
+        # A segment of padding only writes nothing.
+        return jnp.pad(x, ((0, 1), (0, 0), (0, 0)))[layout]
 
     # Layers apart: a stack would be sliced in every segment, and its cotangent put together again.
     layers = range(model.config.n_layer)
@@ -69,12 +101,18 @@ def run_chunked(
     used = {"embed": params["embed"], "layers": apart}
     memories = tuple(MemoryState(state.A[l], state.z[l], state.written[l]) for l in layers)
 
-    def body(memories: Any, chunk: Any) -> tuple[Any, jax.Array | None]:
+    def body(memories: Any, scanned: Any) -> tuple[Any, jax.Array | None]:
+        chunk, live = scanned
+        if live is not None:
+            memories = gradient_if(live, memories)
         return _chunk(model, need_hidden, used, memories, chunk)
 
-    memories, hidden = lax.scan(body, memories, jax.tree.map(fold, segments))
+    scan = scan_blocks if remat == "sqrt" else lax.scan
+    memories, hidden = scan(body, memories, (jax.tree.map(fold, segments), live))
     if hidden is not None:
-        hidden = hidden.reshape(chunks * length, *hidden.shape[2:])[:count]
+        hidden = hidden.reshape(layout.size, *hidden.shape[2:])
+        places = np.flatnonzero(layout < count)
+        hidden = hidden[:count] if places[-1] == count - 1 else hidden[places]
     return ArmtState(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *memories)), hidden
 
 
@@ -105,6 +143,7 @@ def _chunk(
     return _chunk_forward(model, need_hidden, params, memories, chunk)[0]
 
 
+@at_model_precision
 def _chunk_forward(
     model: ARMT,
     need_hidden: bool,
@@ -130,6 +169,7 @@ def _chunk_forward(
     return (after, hidden), _Residuals(params, memories, chunk, logs, before)
 
 
+@at_model_precision
 def _chunk_backward(
     model: ARMT, need_hidden: bool, residuals: _Residuals, cotangents: Any
 ) -> tuple[Params, tuple[MemoryState, ...], None]:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from armt_jax.models.protocol import LayerwiseModel, Params, Segment, State
+from armt_jax.recurrence.rematerialisation import remat_scan
+from armt_jax.recurrence.truncation import goes_on, gradient_if
 
 
 class Place(NamedTuple):
@@ -26,41 +28,22 @@ class Place(NamedTuple):
       live: bool, whether there is such a segment; the rest is another segment's where not.
       segment: leaves ``[b, t]``.
       reset: ``[b]`` bool, the rows that forget before this segment; None: no row does.
+      goes_on: bool, whether gradients go on to the segment before; None: they do.
     """
 
     live: jax.Array
     segment: Segment
     reset: jax.Array | None
+    goes_on: jax.Array | None
 
 
-def place(segments: Segment, reset: jax.Array | None, index: jax.Array) -> Place:
+def place(segments: Segment, reset: jax.Array | None, index: jax.Array, bptt: int = 0) -> Place:
     """Segment ``index`` of a stack ``[s, b, t]``; ``index [l]`` gives leaves ``[l, ...]``."""
     count = segments.tokens.shape[0]
     nearest = jnp.clip(index, 0, count - 1)
-    segment, rows = jax.tree.map(lambda leaf: leaf[nearest], (segments, reset))
-    return Place((index >= 0) & (index < count), segment, rows)
-
-
-@jax.custom_vjp
-def gradient_if(live: jax.Array, tree: Any) -> Any:
-    """``tree``, whose cotangent counts only if ``live``.
-
-    Not ``where(live, x, stop_gradient(x))``: that is a new value in every step, and a scan would
-    keep all of them for its backward pass.
-    """
-    del live
-    return tree
-
-
-def _gradient_if_forward(live: jax.Array, tree: Any) -> tuple[Any, jax.Array]:
-    return tree, live
-
-
-def _gradient_if_backward(live: jax.Array, cotangent: Any) -> tuple[None, Any]:
-    return None, jax.tree.map(lambda leaf: jnp.where(live, leaf, 0), cotangent)
-
-
-gradient_if.defvjp(_gradient_if_forward, _gradient_if_backward)
+    stacks = (segments, reset, goes_on(count, bptt))
+    found = jax.tree.map(lambda leaf: jnp.asarray(leaf)[nearest], stacks)
+    return Place((index >= 0) & (index < count), *found)
 
 
 def empty_memory(model: LayerwiseModel, batch_size: int) -> State:
@@ -84,8 +67,7 @@ def guarded_layer(
     x: jax.Array,
     context: Any,
     *,
-    live: jax.Array,
-    reset: jax.Array | None,
+    at: Place,
     harmless: jax.Array,
 ) -> tuple[State, jax.Array]:
     """``model.layer`` of a lane that may be dead.
@@ -100,14 +82,18 @@ def guarded_layer(
       memory: of this layer, leaves ``[b, ...]``.
       x: ``[b, n, d]``, anything where the lane is dead.
       context: from ``model.embed``.
-      live: bool scalar.
-      reset: ``[b]`` bool, the rows whose memory becomes the empty one first; None: no row.
+      at: whether the lane is live, which rows' memory becomes the empty one first, and whether
+        the memory that is left has a gradient.
       harmless: ``[b, n, d]``, what a dead lane works on.
 
     Returns:
       The memory after the segment and the layer's output; of a dead lane ``memory`` and zeros.
     """
-    keep = live if reset is None else live & ~reset
+    live = at.live
+    keep = live if at.reset is None else live & ~at.reset
+    if at.goes_on is not None:
+        # Of a dead lane the memory is only passed on.
+        memory = gradient_if(at.goes_on | ~live, memory)
     # A dead lane reads the empty memory: one selection for both.
     before = jax.tree.map(functools.partial(_select, keep), memory, empty_memory(model, x.shape[0]))
     x = _select(live, x, lax.stop_gradient(harmless))
@@ -124,7 +110,8 @@ def run_diagonal(
     segments: Segment,
     *,
     reset: jax.Array | None = None,
-    remat: bool = False,
+    remat: str = "none",
+    bptt: int = 0,
     need_hidden: bool = True,
 ) -> tuple[State, jax.Array | None]:
     """Read ``segments [s, b, t]`` along the diagonals; see ``run_segments``.
@@ -136,7 +123,9 @@ def run_diagonal(
       params, state: stacked over layers.
       segments: stacked along axis 0.
       reset: ``[s, b]`` bool or None.
-      remat: keep only memories and activations between steps for the backward pass.
+      remat: what is kept of the steps for the backward pass, see ``remat_scan``; what goes from
+        one to the next is the memories and the activations between layers.
+      bptt: gradients end where a window of so many segments begins; 0: nowhere.
       need_hidden: False: none are returned. All layers are one program here, so that the last one
         computes its tokens nevertheless.
     """
@@ -146,14 +135,13 @@ def run_diagonal(
 
     def body(carry: tuple[State, jax.Array], step: jax.Array) -> Any:
         memories, travelling = carry
-        places = place(segments, reset, step - jnp.arange(layers))
+        places = place(segments, reset, step - jnp.arange(layers), bptt)
         # The first lane's input, and something of the right size for dead ones.
         head, _ = embed(jax.tree.map(lambda leaf: leaf[0], places.segment))
 
         def lane(params_l: Params, memory: State, x: jax.Array, at: Place) -> Any:
             _, context = embed(at.segment)
-            options = {"live": at.live, "reset": at.reset, "harmless": head}
-            return guarded_layer(model, params_l, memory, x, context, **options)
+            return guarded_layer(model, params_l, memory, x, context, at=at, harmless=head)
 
         x = jnp.concatenate([head[None], travelling])
         memories, x = jax.vmap(lane)(params["layers"], memories, x, places)
@@ -161,7 +149,6 @@ def run_diagonal(
 
     first = jax.eval_shape(embed, jax.tree.map(lambda leaf: leaf[0], segments))[0]
     travelling = jnp.zeros((layers - 1, *first.shape), first.dtype)
-    # Inside a scan nothing can be merged across the boundary that prevent_cse guards.
-    scanned = jax.checkpoint(body, prevent_cse=False) if remat else body
-    carry, hidden = lax.scan(scanned, (state, travelling), jnp.arange(count + layers - 1))
+    steps = jnp.arange(count + layers - 1)
+    carry, hidden = remat_scan(body, (state, travelling), steps, remat=remat)
     return carry[0], None if hidden is None else hidden[layers - 1 :]

@@ -23,6 +23,7 @@ from armt_jax.config import ConfigError
 from armt_jax.models.armt import UNROLLED_LAYERS
 from armt_jax.models.protocol import LayerwiseModel, Params, Segment, State
 from armt_jax.recurrence.diagonal import guarded_layer, place
+from armt_jax.recurrence.rematerialisation import remat_scan
 from armt_jax.sharding.mesh import DATA, STAGE
 
 
@@ -34,7 +35,8 @@ def run_pipeline(
     *,
     mesh: Mesh | None,
     reset: jax.Array | None = None,
-    remat: bool = False,
+    remat: str = "none",
+    bptt: int = 0,
     need_hidden: bool = True,
 ) -> tuple[State, jax.Array | None]:
     """Read ``segments [s, b, t]`` through the stages of ``mesh``; see ``run_segments``.
@@ -46,7 +48,7 @@ def run_pipeline(
       segments: stacked along axis 0.
       mesh: with an axis ``stage`` that divides the layers; ``data`` must divide the batch.
       reset: ``[s, b]`` bool or None.
-      remat: keep only memories and activations between steps for the backward pass.
+      remat, bptt: as ``run_diagonal``.
       need_hidden: False: none are returned.
 
     Returns:
@@ -57,7 +59,7 @@ def run_pipeline(
     """
     mesh = check_mesh(mesh, model.config.n_layer, segments.tokens.shape[1])
     used = (params["embed"], params["layers"], state, segments, reset)
-    state, hidden = _run(model, mesh, remat, need_hidden, *used)
+    state, hidden = _run(model, mesh, remat, bptt, need_hidden, *used)
     # The other stages' rows are outputs of layers in the middle.
     return state, None if hidden is None else hidden[-1]
 
@@ -80,11 +82,12 @@ def check_mesh(mesh: Mesh | None, n_layer: int, batch_size: int) -> Mesh:
     return mesh
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _run(
     model: LayerwiseModel,
     mesh: Mesh,
-    remat: bool,
+    remat: str,
+    bptt: int,
     need_hidden: bool,
     embed: Params,
     layers: Params,
@@ -96,7 +99,7 @@ def _run(
     data = DATA if DATA in mesh.shape else None
     memories = P(STAGE, data)
     return jax.shard_map(
-        functools.partial(read_stage, model, mesh.shape[STAGE], remat, need_hidden),
+        functools.partial(read_stage, model, mesh.shape[STAGE], remat, bptt, need_hidden),
         mesh=mesh,
         in_specs=(P(), P(STAGE), memories, P(None, data), P(None, data)),
         out_specs=(memories, P(STAGE, None, data)),
@@ -107,7 +110,8 @@ def _run(
 def read_stage(
     model: LayerwiseModel,
     stages: int,
-    remat: bool,
+    remat: str,
+    bptt: int,
     need_hidden: bool,
     embed: Params,
     layers: Params,
@@ -133,13 +137,12 @@ def read_stage(
 
     def body(carry: tuple[State, jax.Array], step: jax.Array) -> Any:
         memories, x = carry
-        at = place(segments, reset, step - stage)
+        at = place(segments, reset, step - stage, bptt)
         own, context = model.embed({"embed": embed}, at.segment)
 
         def layer(x: jax.Array, scanned: Any) -> tuple[jax.Array, State]:
-            options = {"live": at.live, "reset": at.reset, "harmless": own}
             params_l, memory = scanned
-            memory, x = guarded_layer(model, params_l, memory, x, context, **options)
+            memory, x = guarded_layer(model, params_l, memory, x, context, at=at, harmless=own)
             return x, memory
 
         x = jnp.where(stage == 0, own, x)
@@ -150,8 +153,6 @@ def read_stage(
 
     first = jax.tree.map(lambda leaf: leaf[0], segments)
     x = jax.eval_shape(model.embed, {"embed": embed}, first)[0]
-    # Inside a scan nothing can be merged across the boundary that prevent_cse guards.
-    scanned = jax.checkpoint(body, prevent_cse=False) if remat else body
-    carry = (memories, jnp.zeros(x.shape, x.dtype))
-    (memories, _), hidden = lax.scan(scanned, carry, jnp.arange(count + stages - 1))
+    carry, steps = (memories, jnp.zeros(x.shape, x.dtype)), jnp.arange(count + stages - 1)
+    (memories, _), hidden = remat_scan(body, carry, steps, remat=remat)
     return memories, None if hidden is None else hidden[None, stages - 1 :]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.sharding import Mesh
 
-from armt_jax.config import ConfigError
+from armt_jax.config import REMATS, ConfigError
 from armt_jax.models.armt import ARMT
 from armt_jax.models.protocol import (
     LayerwiseModel,
@@ -25,6 +26,7 @@ from armt_jax.recurrence.diagonal import run_diagonal
 from armt_jax.recurrence.pipeline import run_pipeline
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 from armt_jax.recurrence.sequential import run_sequential
+from armt_jax.recurrence.truncation import last_window
 
 SCHEDULES = ("sequential", "chunked", "diagonal", "pipeline", "auto")
 
@@ -36,14 +38,15 @@ def run_segments(
     segments: Segment,
     *,
     schedule: str = "sequential",
-    remat: bool = False,
+    remat: str = "none",
+    bptt: int = 0,
     need_hidden: bool = True,
     reset: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[State, jax.Array | None]:
     """Read equal segments, leaves ``[s, b, t]``, from ``state``.
 
-    Every schedule gives the same values and gradients.
+    Every schedule and every ``remat`` give the same values and gradients; ``bptt`` the same values.
 
     Args:
       model, params, state: see ``SegmentModel``.
@@ -52,9 +55,15 @@ def run_segments(
         without a sliding window; ``diagonal``: all layers at once on different segments, for models
         with a memory in each layer; ``pipeline``: the same over the devices of ``mesh``; ``auto``:
         see ``choose_schedule``.
-      remat: recompute each segment (each step of ``diagonal`` and ``pipeline``) in the backward
-        pass, keeping only what goes from one to the next. The chunked schedule keeps no state of
-        A's size per segment anyway.
+      remat: ``none``; ``segment``: recompute each segment (each step of ``diagonal`` and
+        ``pipeline``) in the backward pass, keeping only what goes from one to the next; ``sqrt``:
+        keep even that for about every ``sqrt(s)``-th only (``remat_scan``). ``chunked`` recomputes
+        segments in any case and keeps one state per chunk: ``none`` and ``segment`` are the same
+        there, ``sqrt`` goes by chunks.
+      bptt: gradients flow within windows of so many segments, counted from the first one, and the
+        state goes on between them as a value; 0: through the whole text. Where only the final
+        state counts (``need_hidden=False``) that is the last window: everything before it is read
+        without a gradient, in constant memory.
       need_hidden: False where only the final state matters.
       reset: ``[s, b]`` bool: where True, the row's memory becomes the empty one before the segment,
         so that texts can follow each other in one row. Not for ``chunked``.
@@ -66,8 +75,7 @@ def run_segments(
     Raises:
       ConfigError: a schedule that there is not, or that this model, state or mesh cannot have.
     """
-    if schedule not in SCHEDULES:
-        raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
+    _check_options(schedule, remat, bptt)
     if reset is not None:
         reset = _checked_reset(reset, segments)
     if schedule == "auto":
@@ -75,14 +83,52 @@ def run_segments(
     why = _why_not(schedule, model, state, segments, reset)
     if why is not None:
         raise ConfigError(f"schedule = {schedule!r}: {why}")
+    options: dict[str, Any] = {"need_hidden": need_hidden, "mesh": mesh}
+    first = last_window(segments.tokens.shape[0], bptt)
+    if first and not need_hidden:
+        # Gradients of the final state end there.
+        before, segments, before_reset, reset = _split(segments, reset, first)
+        fixed = lax.stop_gradient((params, state))
+        state, _ = _run(schedule, model, *fixed, before, reset=before_reset, **options)
+        state = lax.stop_gradient(state)
+    options.update(remat=remat, bptt=bptt, reset=reset)
+    return _run(schedule, model, params, state, segments, **options)
+
+
+def _run(
+    schedule: str,
+    model: SegmentModel,
+    *text: Any,
+    mesh: Mesh | None,
+    reset: jax.Array | None,
+    **options: Any,
+) -> tuple[State, jax.Array | None]:
+    """``run_segments`` by a schedule that model and state can have."""
     if isinstance(model, ARMT) and schedule == "chunked":
-        return run_chunked(model, params, state, segments, need_hidden=need_hidden)
-    text, options = (params, state, segments), {"remat": remat, "need_hidden": need_hidden}
+        return run_chunked(model, *text, **options)
     if isinstance(model, LayerwiseModel) and schedule == "diagonal":
         return run_diagonal(model, *text, reset=reset, **options)
     if isinstance(model, LayerwiseModel) and schedule == "pipeline":
         return run_pipeline(model, *text, reset=reset, mesh=mesh, **options)
     return run_sequential(model, *text, reset=reset, **options)
+
+
+def _check_options(schedule: str, remat: str, bptt: int) -> None:
+    if schedule not in SCHEDULES:
+        raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
+    if remat not in REMATS:
+        raise ConfigError(f"remat = {remat!r}: must be one of {', '.join(REMATS)}")
+    if bptt < 0:
+        raise ConfigError(f"bptt = {bptt}: must be 0 (the whole text) or more")
+
+
+def _split(segments: Segment, reset: jax.Array | None, index: int) -> tuple[Any, ...]:
+    """Segments before ``index`` and from it on, then the same of ``reset``."""
+    before, after = (
+        jax.tree.map(lambda leaf, part=part: leaf[part], (segments, reset))
+        for part in (slice(index), slice(index, None))
+    )
+    return before[0], after[0], before[1], after[1]
 
 
 def choose_schedule(

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from armt_jax.config import ConfigError
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
+from armt_jax.recurrence.rematerialisation import remat_scan
+from armt_jax.recurrence.truncation import goes_on, gradient_if
 
 
 def run_sequential(
@@ -19,7 +20,8 @@ def run_sequential(
     segments: Segment,
     *,
     reset: jax.Array | None = None,
-    remat: bool = False,
+    remat: str = "none",
+    bptt: int = 0,
     need_hidden: bool = True,
 ) -> tuple[State, jax.Array | None]:
     """``lax.scan`` of ``model.step`` over ``segments`` with leaves ``[s, b, t]``.
@@ -30,7 +32,8 @@ def run_sequential(
       state: before the first segment.
       segments: stacked along axis 0.
       reset: ``[s, b]`` bool, the rows that forget everything before a segment; None: no row does.
-      remat: keep only the states between segments for the backward pass.
+      remat: what is kept for the backward pass, see ``remat_scan``.
+      bptt: gradients end where a window of so many segments begins; 0: nowhere.
       need_hidden: False where only the final state matters: the cheaper ``model.write`` is used.
 
     Returns:
@@ -38,14 +41,17 @@ def run_sequential(
     """
 
     def body(state: State, scanned: Any) -> tuple[State, jax.Array | None]:
-        segment, rows = scanned
+        segment, rows, live = scanned
+        if live is not None:
+            state = gradient_if(live, state)
         if rows is not None:
             state = reset_rows(model, state, rows)
         if need_hidden:
             return model.step(params, state, segment)
         return model.write(params, state, segment), None
 
-    return lax.scan(jax.checkpoint(body) if remat else body, state, (segments, reset))
+    live = goes_on(segments.tokens.shape[0], bptt)
+    return remat_scan(body, state, (segments, reset, live), remat=remat)
 
 
 def reset_rows(model: SegmentModel, state: State, rows: jax.Array) -> State:

@@ -14,8 +14,8 @@ from jax import lax
 
 from armt_jax.config import ConfigError
 from armt_jax.models.protocol import AskedByLayer, Params, Segment, SegmentModel, State
-from armt_jax.recurrence.diagonal import gradient_if
 from armt_jax.recurrence.pipeline import read_stage
+from armt_jax.recurrence.truncation import gradient_if
 from armt_jax.sharding.mesh import STAGE
 
 # With 4 at most a fifth of the steps is waiting; more would make the products smaller.
@@ -23,7 +23,13 @@ PIECES_PER_STAGE = 4
 
 
 def read_and_ask(
-    model: SegmentModel, stages: int, params: Params, segments: Segment, queries: Segment
+    model: SegmentModel,
+    stages: int,
+    params: Params,
+    segments: Segment,
+    queries: Segment,
+    remat: str = "segment",
+    bptt: int = 0,
 ) -> jax.Array:
     """Queries ``[b, q, t]`` of what one device of a pipeline has read from an empty memory.
 
@@ -33,6 +39,8 @@ def read_and_ask(
       params: ``embed`` of the model, ``layers`` of the device's group.
       segments: ``[s, b, t]``.
       queries: ``[b, q, t]``.
+      remat, bptt: as in ``run_segments``; every step is recomputed in the backward pass, also
+        where ``remat`` is ``none``.
 
     Returns:
       ``[b, q, t, d]``: ``model.ask``'s result on the last stage, zeros on the others.
@@ -48,8 +56,9 @@ def read_and_ask(
     group = model.config.n_layer // stages
     # Of all groups alike: empty.
     memories = jax.tree.map(lambda leaf: leaf[:group], model.init_state(segments.tokens.shape[1]))
-    embed, layers = params["embed"], params["layers"]
-    memories, _ = read_stage(model, stages, True, False, embed, layers, memories, segments, None)
+    kept = ("segment" if remat == "none" else remat, bptt, False)
+    own = (params["embed"], params["layers"], memories)
+    memories, _ = read_stage(model, stages, *kept, *own, segments, None)
     return ask_stage(model, stages, params, memories, queries)
 
 

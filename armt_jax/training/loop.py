@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from armt_jax.config import ConfigError, ExperimentConfig
-from armt_jax.evaluation.evaluate import Evaluator
+from armt_jax.evaluation.evaluate import Evaluator, Reading
 from armt_jax.models import create_model
 from armt_jax.sharding import create_mesh
 from armt_jax.tasks.associative_retrieval import Batch
@@ -74,7 +74,11 @@ class Trainer:
         value_size = config.task.value_size
         accum = config.train.grad_accum
         self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
-        self.step = jit_train_step(self.model, self.optimizer, value_size, accum, self.mesh)
+        train = config.train
+        reading = Reading(train.schedule, train.remat, train.bptt)
+        self.step = jit_train_step(
+            self.model, self.optimizer, value_size, accum, self.mesh, reading
+        )
         batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
         self.evaluator = Evaluator(self.model, value_size, batch_size, self.mesh)
         self.state, self.position = self._start()

@@ -13,10 +13,11 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from armt_jax.evaluation.evaluate import Scores, score_batch
+from armt_jax.config import ConfigError
+from armt_jax.evaluation.evaluate import USUAL, Reading, Scores, score_batch
 from armt_jax.evaluation.exact_match import answer_length
 from armt_jax.models.protocol import Params, SegmentModel
-from armt_jax.sharding import batched, replicated
+from armt_jax.sharding import STAGE, batched, replicated
 from armt_jax.sharding.placement import Placement
 from armt_jax.tasks.associative_retrieval import Batch
 from armt_jax.training.optimizer import apply_updates
@@ -46,6 +47,7 @@ def accumulate_gradients(
     value_size: int,
     pieces: int,
     placement: Placement | None = None,
+    reading: Reading = USUAL,
 ) -> tuple[Scores, Params]:
     """Scores and the gradient of the batch's mean loss, ``b / pieces`` contexts at a time.
 
@@ -59,7 +61,7 @@ def accumulate_gradients(
         scored, stages = placement.sum_over_batch(scored), placement.stages
 
     def mean_loss(params: Params, piece: Batch) -> tuple[jax.Array, Scores]:
-        scores = score_batch(model, params, piece, value_size, stages)
+        scores = score_batch(model, params, piece, value_size, reading, stages)
         return scores.loss / jnp.maximum(scored, 1.0), scores
 
     gradient = jax.grad(mean_loss, has_aux=True)
@@ -79,15 +81,30 @@ def accumulate_gradients(
 
 
 def sharded_gradients(
-    model: SegmentModel, params: Params, batch: Batch, value_size: int, pieces: int, mesh: Mesh
+    model: SegmentModel,
+    params: Params,
+    batch: Batch,
+    value_size: int,
+    pieces: int,
+    mesh: Mesh,
+    reading: Reading = USUAL,
 ) -> tuple[Scores, Params]:
-    """``accumulate_gradients`` over a mesh: gradients lie as the parameters do."""
+    """``accumulate_gradients`` over a mesh: gradients lie as the parameters do.
+
+    Raises:
+      ConfigError: a schedule named beside a mesh that is a pipeline.
+    """
     placement = Placement(model, mesh)
+    if placement.stages > 1 and reading.schedule != "auto":
+        raise ConfigError(
+            f"train.schedule = {reading.schedule!r}: must be 'auto' with mesh.{STAGE} = "
+            f"{placement.stages}, which makes it a pipeline"
+        )
 
     def work(params: Params, batch: Batch) -> tuple[Scores, Params]:
         whole, leave = jax.vjp(placement.enter, params)
         scores, grads = accumulate_gradients(
-            placement.model, whole, batch, value_size, pieces, placement
+            placement.model, whole, batch, value_size, pieces, placement, reading
         )
         return placement.total(scores), placement.sum_gradients(leave(grads)[0])
 
@@ -105,6 +122,7 @@ def train_step(
     value_size: int,
     grad_accum: int = 1,
     mesh: Mesh | None = None,
+    reading: Reading = USUAL,
 ) -> tuple[TrainState, StepMetrics]:
     """The state after one step on ``batch`` with learning rate ``rate``, and the step's metrics.
 
@@ -116,11 +134,13 @@ def train_step(
       value_size: digits of a value.
       grad_accum: number of pieces the batch (of one device) is worked on in; must divide it.
       mesh: of the axes of ``armt_jax.sharding``; None: one device.
+      reading: how contexts are read, and what is kept of them for the backward pass.
     """
+    sizes = {"value_size": value_size, "pieces": grad_accum, "reading": reading}
     if mesh is None:
-        scores, grads = accumulate_gradients(model, state.params, batch, value_size, grad_accum)
+        scores, grads = accumulate_gradients(model, state.params, batch, **sizes)
     else:
-        scores, grads = sharded_gradients(model, state.params, batch, value_size, grad_accum, mesh)
+        scores, grads = sharded_gradients(model, state.params, batch, mesh=mesh, **sizes)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = apply_updates(state.params, updates, rate)
     leaves = jax.tree.leaves(grads)
@@ -140,6 +160,7 @@ def jit_train_step(
     value_size: int,
     grad_accum: int,
     mesh: Mesh,
+    reading: Reading = USUAL,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]:
     """``train_step`` compiled; the state given to it is donated and must not be used again.
 
@@ -147,9 +168,8 @@ def jit_train_step(
       ConfigError: a mesh over which the model cannot be split.
     """
     Placement(model, mesh)  # what it refuses is refused here, not when the first batch is there
-    step = functools.partial(
-        train_step, model, optimizer, value_size=value_size, grad_accum=grad_accum, mesh=mesh
-    )
+    options = {"value_size": value_size, "grad_accum": grad_accum}
+    step = functools.partial(train_step, model, optimizer, mesh=mesh, reading=reading, **options)
     template = abstract_state(model, optimizer, mesh)
     state = jax.tree.map(lambda leaf: leaf.sharding, template)
     everywhere = replicated(mesh)
