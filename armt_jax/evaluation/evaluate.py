@@ -19,6 +19,7 @@ from armt_jax.evaluation.exact_match import (
     predicted_tokens,
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.processes import global_batch, on_mesh, share_of
 from armt_jax.recurrence import run_segments
 from armt_jax.sharding import DATA, batched, data_mesh, replicated
 from armt_jax.tasks.associative_retrieval import Batch
@@ -82,17 +83,24 @@ class Evaluator:
         shared = jax.shard_map(
             count, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(), check_vma=False
         )
-        self._everywhere = replicated(mesh)
-        shardings = (self._everywhere, batched(mesh))
+        self._everywhere, self._batched = replicated(mesh), batched(mesh)
+        shardings = (self._everywhere, self._batched)
         self._count = jax.jit(shared, in_shardings=shardings, out_shardings=self._everywhere)
 
     def __call__(self, params: Params, samples: Batch) -> tuple[int, int]:
-        """Right answers and queries over all ``samples`` (leading axis: contexts)."""
-        params = jax.device_put(params, self._everywhere)
+        """Right answers and queries over all ``samples`` (leading axis: contexts).
+
+        Every process has all samples, scores its share of each batch and gets the sums over all.
+        """
+        params = on_mesh(params, self._everywhere)
+        share, shares = share_of(self._batched, self.batch_size)
+        rows = self.batch_size // shares
         correct = total = 0
         for start in range(0, samples.context.shape[0], self.batch_size):
-            batch = jax.tree.map(lambda x, i=start: x[i : i + self.batch_size], samples)
-            counts = self._count(params, fill_up(batch, self.batch_size))
+            first = start + share * rows
+            own = jax.tree.map(lambda x, i=first: x[i : i + rows], samples)
+            batch = global_batch(fill_up(own, rows), self._batched, self.batch_size)
+            counts = self._count(params, batch)
             correct, total = correct + int(counts.correct), total + int(counts.total)
         return correct, total
 
