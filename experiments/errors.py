@@ -8,11 +8,15 @@ import sys
 import traceback
 from collections.abc import Callable
 
-import jax
-from jax.experimental import multihost_utils
-
 from armt_jax.config import ConfigError
-from armt_jax.processes import ElsewhereError, is_agreed, is_main, process_count, process_index
+from armt_jax.processes import (
+    ElsewhereError,
+    end_processes,
+    is_agreed,
+    is_main,
+    process_count,
+    process_index,
+)
 from armt_jax.training.checkpoints import CheckpointError
 from armt_jax.training.interruption import Interrupted
 from armt_jax.training.loop import NonFiniteError
@@ -43,7 +47,7 @@ def run(command: Callable[[], None]) -> int:
     """Run a command and turn what a user can mend into one line.
 
     Of several processes those that stop because all do say nothing but in the first one. One that
-    fails alone ends at once: the others, which wait for it, are ended by JAX's heartbeat.
+    fails alone ends at once, and the others with it (``armt_jax.processes.Lifeline``).
 
     Returns:
       0; 2 for a wrong setting, file or folder; 1 where training diverged; 128 + signal where it
@@ -67,18 +71,8 @@ def run(command: Callable[[], None]) -> int:
             raise
         traceback.print_exc()
         code = FAILED
-    if process_count() > 1:
-        _leave(code, agreed)
+    end_processes(code, agreed)
     return code
-
-
-def _leave(code: int, agreed: bool) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if not agreed:
-        os._exit(code)  # leaving in order would wait for the others, and they for this one
-    multihost_utils.sync_global_devices("end")  # the first process may still be writing figures
-    jax.distributed.shutdown()
 
 
 def _attempt(command: Callable[[], None]) -> int:

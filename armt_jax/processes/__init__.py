@@ -1,8 +1,10 @@
 """Several processes, on one machine or many, that are one run."""
 
 from armt_jax.processes.arrays import global_batch, on_mesh, share_of
+from armt_jax.processes.connect import connect
 from armt_jax.processes.launch import Launch, find_launch
-from armt_jax.processes.start import HEARTBEAT_SECONDS, start_processes
+from armt_jax.processes.lifeline import Lifeline
+from armt_jax.processes.start import HEARTBEAT_SECONDS, end_processes, start_processes
 from armt_jax.processes.together import (
     ElsewhereError,
     StopVote,
@@ -20,8 +22,11 @@ __all__ = [
     "HEARTBEAT_SECONDS",
     "ElsewhereError",
     "Launch",
+    "Lifeline",
     "StopVote",
     "broadcast",
+    "connect",
+    "end_processes",
     "find_launch",
     "global_batch",
     "is_agreed",

@@ -1,25 +1,32 @@
 """Starting ``jax.distributed``, and ending in good order or at once.
 
-Where a process dies, those that wait for it in a sum over devices would wait for ever. JAX's
-coordination service, which runs in process 0, misses its heartbeats and then ends every process
-(``BUILD_NOTES.md``, "Many hosts").
+Where a process dies, those that wait for it in a sum over devices would wait for ever. A
+``Lifeline`` ends them at once, or else JAX's coordination service, which runs in process 0, misses
+its heartbeats and ends every process (``BUILD_NOTES.md``, "Many hosts").
 """
 
 from __future__ import annotations
 
 import collections
+import os
 import socket
+import sys
 import time
 
 import jax
+from jax.experimental import multihost_utils
 
 from armt_jax.config import ConfigError
+from armt_jax.processes.connect import connect
 from armt_jax.processes.launch import Launch
-from armt_jax.processes.together import process_count
+from armt_jax.processes.lifeline import Lifeline
+from armt_jax.processes.together import process_count, vote_mesh
 
 HEARTBEAT_SECONDS = 60
 START_SECONDS = 300
 _SHUTDOWN_SECONDS = 30
+
+_lifelines: list[Lifeline] = []  # one, while processes are joined
 
 
 def start_processes(
@@ -64,6 +71,29 @@ def start_processes(
             "--coordinator, --num_processes and --process_id say what JAX cannot find"
         ) from error
     _check_devices()
+    connect(vote_mesh())
+    host = None if launch.coordinator is None else launch.coordinator.rpartition(":")[0]
+    _lifelines.append(Lifeline(host))
+
+
+def end_processes(code: int, agreed: bool) -> None:
+    """Leave the other processes, if there are any.
+
+    Args:
+      code: exit code of this process, which ends here if it has failed alone: leaving in order
+        would wait for the others, and they for this one.
+      agreed: whether all processes end now (``is_agreed``).
+    """
+    if process_count() == 1:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not agreed:
+        os._exit(code)
+    while _lifelines:
+        _lifelines.pop().release()
+    multihost_utils.sync_global_devices("end")  # the first process may still be writing figures
+    jax.distributed.shutdown()
 
 
 def _check_coordinator(address: str, here: bool, seconds: int) -> None:

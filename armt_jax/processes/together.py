@@ -132,8 +132,13 @@ class StopVote:
         return None if self._pending is None else int(self._pending) or None
 
 
+def vote_mesh() -> Mesh:
+    """All devices of all processes."""
+    return Mesh(np.array(jax.devices()), ("vote",))
+
+
 @functools.cache
 def _ballot() -> tuple[NamedSharding, Any]:
-    mesh = Mesh(np.array(jax.devices()), ("vote",))
+    mesh = vote_mesh()
     highest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
     return NamedSharding(mesh, P("vote")), highest

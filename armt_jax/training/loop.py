@@ -20,6 +20,7 @@ from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.models import create_model
 from armt_jax.processes import (
     StopVote,
+    connect,
     global_batch,
     is_main,
     mark_agreed,
@@ -69,6 +70,7 @@ class Trainer:
     def __init__(self, config: ExperimentConfig, folder: Workdir) -> None:
         with together():
             self._prepare(config)
+        connect(self.mesh)
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.state, self.position = self._start()
         with together():
