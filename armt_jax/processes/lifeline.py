@@ -37,7 +37,7 @@ class Lifeline:
         self._end = _end_process if end is None else end
         self._released = threading.Event()
         server = token = None
-        address = None
+        address: tuple[str, int, str] | None = None
         with together():
             if is_main():
                 server, token = socket.create_server(("", 0)), secrets.token_hex(16)

@@ -37,11 +37,11 @@ from armt_jax.processes import (
     together,
 )
 from armt_jax.training.digest import DamagedError, check_digests, digests, seal, unseal
+from armt_jax.training.leaves import describe_difference, describe_leaves
 
 LATEST, BEST = "latest", "best"
 _STATE, _DESCRIPTION = "state", "description.json"
 _SAVING, _REMOVED, _REPLACED = ".saving", ".removed", ".replaced"
-_LISTED = 6  # leaves that an error names, of more it says how many
 
 
 class CheckpointError(RuntimeError):
@@ -104,7 +104,7 @@ class Checkpoints:
         }
         try:
             with together():
-                content["leaves"] = _saved_leaves(state)
+                content["leaves"] = describe_leaves(state)
                 if is_main():
                     _check_room(self._folder, state)
             with _orbax() as orbax:
@@ -172,7 +172,11 @@ class Checkpoints:
             try:
                 content = self._describe(step)
                 check_digests(self._folder / str(step) / _STATE, content["files"])
-                self._check_shapes(step, content["leaves"], template)
+                if difference := describe_difference(content["leaves"], template):
+                    raise CheckpointError(
+                        f"{self._folder / str(step)}: the checkpoint is of another model: "
+                        + difference
+                    )
                 return step, content["meta"]
             except DamagedError as error:
                 problem = f"{self._folder / str(step)}: the checkpoint is damaged ({error})"
@@ -236,39 +240,6 @@ class Checkpoints:
                 return orbax.restore(folder, jax.tree.map(_abstract, template))
         except Exception as error:  # as for save
             raise CheckpointError(f"{folder}: cannot be read ({_reason(error)})") from error
-
-    def _check_shapes(self, step: int, leaves: dict[str, str], template: Any) -> None:
-        wanted = dict(_shapes(template))
-        differing = [
-            f"{name} is {leaves.get(name, 'missing')} there, must be {wanted.get(name, 'absent')}"
-            for name in sorted(wanted.keys() | leaves.keys())
-            if leaves.get(name) != wanted.get(name)
-        ]
-        if differing:
-            more = len(differing) - _LISTED
-            rest = [f"and {more} more"] if more > 0 else []
-            raise CheckpointError(
-                f"{self._folder / str(step)}: the checkpoint is of another model: "
-                + "; ".join(differing[:_LISTED] + rest)
-            )
-
-
-def _shapes(tree: Any) -> Iterator[tuple[str, str]]:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield _name(path), f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _saved_leaves(state: Any) -> dict[str, str]:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        # Orbax writes NumPy's scalars and cannot read them.
-        if not isinstance(leaf, jax.Array | np.ndarray):
-            kind = type(leaf).__name__
-            raise TypeError(f"{_name(path)} is of type {kind}, must be an array of JAX or NumPy")
-    return dict(_shapes(state))
 
 
 def _abstract(leaf: Any) -> Any:

@@ -37,6 +37,7 @@ from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.curriculum import Position, Stage
 from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
+from armt_jax.training.meter import Meter
 from armt_jax.training.metrics import MetricsWriter, NoMetrics
 from armt_jax.training.optimizer import create_optimizer, learning_rate
 from armt_jax.training.progress import ProgressDisplay, Status
@@ -161,7 +162,7 @@ class Trainer:
             shard_index=self.share[0],
             shard_count=self.share[1],
         )
-        meter = _Meter(self.position.step_in_stage)
+        meter = Meter(self.position.step_in_stage)
         try:
             while self.position.stage == stage.index:
                 self._step(stage, next(stream), meter)
@@ -169,12 +170,12 @@ class Trainer:
                     seconds = time.monotonic() - started
                     self.display.message(f"first step ready after {seconds:.1f} s (compilation)")
                     release_freed_memory()
-                    started, meter = None, _Meter(self.position.step_in_stage)
+                    started, meter = None, Meter(self.position.step_in_stage)
                 self._after_step(stage, watch)
         finally:
             stream.close()
 
-    def _step(self, stage: Stage, batch: Batch, meter: _Meter) -> None:
+    def _step(self, stage: Stage, batch: Batch, meter: Meter) -> None:
         position = self.position
         rate = learning_rate(
             self.config.optimizer, self.config.curriculum, stage.index, position.step_in_stage
@@ -253,7 +254,7 @@ class Trainer:
         if self.config.optimizer.reset_per_stage and self.position.stage < len(self.stages):
             self.state = reset_optimizer(self.state, self.optimizer)
 
-    def _log(self, stage: Stage, metrics: StepMetrics, rate: float, meter: _Meter) -> None:
+    def _log(self, stage: Stage, metrics: StepMetrics, rate: float, meter: Meter) -> None:
         values = jax.device_get(metrics)
         tokens_per_second, seconds_per_step = meter.read(self.position.step_in_stage)
         self.metrics.write(
@@ -298,24 +299,3 @@ class Trainer:
             "stopped, the last checkpoint is from before it"
         )
         raise mark_agreed(failure)  # every process has these numbers
-
-
-class _Meter:
-    """Tokens and steps since the last reading."""
-
-    def __init__(self, step: int) -> None:
-        self._tokens = 0
-        self._step = step
-        self._since = time.monotonic()
-
-    def add(self, batch: Batch, shares: int) -> None:
-        """Count a batch, padding left out; of ``shares`` equal parts one is counted for all."""
-        segments = int(batch.context_mask.sum()) + int(batch.query_mask.sum())
-        self._tokens += segments * batch.context.shape[-1] * shares
-
-    def read(self, step: int) -> tuple[float, float]:
-        """Tokens a second and seconds a step since the last reading, which starts a new one."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        result = self._tokens / seconds, seconds / max(1, step - self._step)
-        self._tokens, self._step, self._since = 0, step, time.monotonic()
-        return result
