@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Seconds; a test itself is ended after 300 (``pytest --timeout``). A busy machine needs more of both.
+# Seconds; a test itself is ended after 300 (``pytest --timeout``). A busy machine needs more.
 LIMIT = int(os.environ.get("ARMT_TEST_LIMIT", "280"))
 # A process that hangs in a sum never returns to Python: this thread of C ends it even so, and even
 # where the test that started it was killed.

@@ -42,13 +42,13 @@ class Lifeline:
             if is_main():
                 server, token = socket.create_server(("", 0)), secrets.token_hex(16)
                 address = (host or socket.gethostname(), server.getsockname()[1], token)
-        host, port, token = broadcast(address)
+        name, port, token = broadcast(address)
         self._connections: dict[socket.socket, str] = {}
         if server is not None:
             with server:
                 self._accept(server, token)
         else:
-            self._connect(host, port, token)
+            self._connect(name, port, token)
         if self._connections:
             threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
