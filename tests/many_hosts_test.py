@@ -156,6 +156,19 @@ def test_two_processes_end_as_one_process_with_as_many_devices(
         == alone.out.splitlines()[-1].split("train_")[0]
     )
     assert (second.out, second.err) == ("", "")
+    assert evaluate(tmp_path / "two", 2, environment) == evaluate(tmp_path / "two", 1, environment)
+
+
+def evaluate(folder: Path, count: int, environment: dict[str, str]) -> list[Any]:
+    flags = launch_flags(count) if count > 1 else [[]]
+    arguments = [[f"--workdir={folder}", "--pairs=1,2", "--samples=30", *own] for own in flags]
+    program, output = module("experiments.evaluate"), folder.parent / f"evaluated{count}"
+    with started(program, arguments, output, **environment) as processes:
+        assert [process.wait() for process in processes] == [0] * count, processes[0].said
+    assert [process.out != "" for process in processes] == [True, *[False] * (count - 1)]
+    rows = read_results(folder / "evaluation/results.json")
+    assert [(row.num_pairs, row.samples) for row in rows] == [(1, 30), (2, 30)]
+    return rows
 
 
 @pytest.mark.slow
