@@ -12,6 +12,7 @@ from armt_jax.config import ConfigError
 from armt_jax.processes import (
     ElsewhereError,
     end_processes,
+    give_way,
     is_agreed,
     is_main,
     process_count,
@@ -62,6 +63,8 @@ def run(command: Callable[[], None]) -> int:
             agreed = True
         except BaseException as error:
             agreed = is_agreed(error)
+            if not agreed:
+                give_way()
             raise
 
     try:

@@ -30,6 +30,7 @@ from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch
 from armt_jax.tasks.stream import train_stream
 from armt_jax.training import checkpoints
 from armt_jax.training.checkpoints import Checkpoints
+from experiments import errors
 
 TASK = AssociativeRetrieval(
     "rewrite", num_pairs=4, key_size=1, value_size=1, num_queries=0, random_num_pairs=True
@@ -183,4 +184,4 @@ def main(coordinator: str, process_id: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(errors.run(lambda: main(*sys.argv[1:])))

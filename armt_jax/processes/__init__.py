@@ -4,7 +4,7 @@ from armt_jax.processes.arrays import global_batch, on_mesh, share_of
 from armt_jax.processes.connect import connect
 from armt_jax.processes.launch import Launch, find_launch
 from armt_jax.processes.lifeline import Lifeline
-from armt_jax.processes.start import HEARTBEAT_SECONDS, end_processes, start_processes
+from armt_jax.processes.start import HEARTBEAT_SECONDS, end_processes, give_way, start_processes
 from armt_jax.processes.together import (
     ElsewhereError,
     StopVote,
@@ -28,6 +28,7 @@ __all__ = [
     "connect",
     "end_processes",
     "find_launch",
+    "give_way",
     "global_batch",
     "is_agreed",
     "is_main",

@@ -25,6 +25,7 @@ from armt_jax.processes.together import process_count, vote_mesh
 HEARTBEAT_SECONDS = 60
 START_SECONDS = 300
 _SHUTDOWN_SECONDS = 30
+_GRACE_SECONDS = 3
 
 _lifelines: list[Lifeline] = []  # one, while processes are joined
 
@@ -74,6 +75,16 @@ def start_processes(
     connect(vote_mesh())
     host = None if launch.coordinator is None else launch.coordinator.rpartition(":")[0]
     _lifelines.append(Lifeline(host))
+
+
+def give_way() -> None:
+    """Wait a moment after a failure of this process alone, where there are others.
+
+    Where it failed because another one is gone, such as with a broken connection in a sum, its
+    ``Lifeline`` says so and ends this process meanwhile.
+    """
+    if _lifelines:
+        time.sleep(_GRACE_SECONDS)
 
 
 def end_processes(code: int, agreed: bool) -> None:
