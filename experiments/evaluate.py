@@ -12,19 +12,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 from armt_jax.config import ConfigError, ExperimentConfig, TaskConfig
 from armt_jax.evaluation.tables import print_table
 from armt_jax.models import create_model
-from armt_jax.sharding import use_cpu_cores
+from armt_jax.processes import is_main, mark_agreed, process_count, together
+from armt_jax.sharding import data_mesh
 from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
 from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
 from armt_jax.training.workdir import read_config
-from experiments import errors, report
+from experiments import errors, launch_flags, report
 from experiments.command_line import parse_flags
 
+_CHECKPOINTS = "checkpoints"
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _PAIRS = flags.DEFINE_string("pairs", None, "Numbers of pairs, such as 10,50,100.")
 _STEP = flags.DEFINE_string("step", LATEST, "Checkpoint: latest, best, or a step.")
@@ -39,20 +42,24 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value:
         raise ConfigError("--workdir is missing: must name the folder of a run")
     folder = Path(_WORKDIR.value)
-    config = read_config(folder)
-    use_cpu_cores()
-    task = _task(config)
-    lengths = config.evaluation.num_pairs if _PAIRS.value is None else _numbers(_PAIRS.value)
-    samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
-    if samples < 1:
-        raise ConfigError(f"--samples = {samples}: must be at least 1")
-    for num_pairs in lengths:
-        dataclasses.replace(task, num_pairs=num_pairs)
-    found = _restore(config, folder)
+    launch_flags.join()
+    with together():
+        config = read_config(folder)
+        task = _task(config)
+        lengths = config.evaluation.num_pairs if _PAIRS.value is None else _numbers(_PAIRS.value)
+        samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
+        if samples < 1:
+            raise ConfigError(f"--samples = {samples}: must be at least 1")
+        for num_pairs in lengths:
+            dataclasses.replace(task, num_pairs=num_pairs)
+        which = _which(folder)
+    found = _restore(config, folder, which)
     rows = report.evaluate_lengths(config, found.state.params, found.step, task, lengths, samples)
     trained_pairs = max(config.curriculum.num_pairs)
-    report.write_report(folder / "evaluation", rows, task.variant, trained_pairs)
-    print_table(rows, title=f"{config.name}, step {found.step:,}")
+    with together():
+        if is_main():
+            report.write_report(folder / "evaluation", rows, task.variant, trained_pairs)
+            print_table(rows, title=f"{config.name}, step {found.step:,}")
 
 
 def _task(config: ExperimentConfig) -> TaskConfig:
@@ -66,20 +73,26 @@ def _task(config: ExperimentConfig) -> TaskConfig:
     return task
 
 
-def _restore(config: ExperimentConfig, folder: Path) -> Restored:
+def _which(folder: Path) -> str | int:
     which = _STEP.value
     if which not in (LATEST, BEST):
         if not which.isdecimal():
             raise ConfigError(f"--step = {which!r}: must be {LATEST}, {BEST} or a number of steps")
         which = int(which)
-    checkpoints = folder / "checkpoints"
-    if not checkpoints.is_dir():
+    if not (folder / _CHECKPOINTS).is_dir():
         raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
-    template = abstract_state(create_model(config.model), create_optimizer(config.optimizer))
-    reader = Checkpoints(checkpoints, read_only=True)
+    return which
+
+
+def _restore(config: ExperimentConfig, folder: Path, which: str | int) -> Restored:
+    # Several processes have no device in common, so all hold the state.
+    mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
+    model, optimizer = create_model(config.model), create_optimizer(config.optimizer)
+    template = abstract_state(model, optimizer, mesh)
+    reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
     found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
     if found is None:
-        raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
+        raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
     return found
 
 

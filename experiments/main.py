@@ -3,7 +3,8 @@
     python -m experiments.main --config=configs/NAME.py[:VARIANT] [--workdir=FOLDER]
 
 Every field of the configuration can be replaced: ``--config.train.batch_size=32``.
-The same command again goes on where the last one stopped.
+The same command again goes on where the last one stopped. On a cluster, or with --coordinator,
+--num_processes and --process_id, several processes train together (README.md, "Many hosts").
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from armt_jax.config import ConfigError, from_config_dict
-from armt_jax.sharding import cpu_devices, use_cpu_cores
-from experiments import errors
+from experiments import errors, launch_flags
 from experiments.command_line import parse_flags
 from experiments.train import train_and_evaluate
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     config = from_config_dict(_CONFIG.value)
     if _WORKDIR.value is not None:
         config = dataclasses.replace(config, workdir=_WORKDIR.value)
-    use_cpu_cores(cpu_devices(config.mesh))
+    launch_flags.join(config.mesh)
     train_and_evaluate(config)
 
 

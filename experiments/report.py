@@ -15,7 +15,7 @@ from armt_jax.evaluation.results import ResultRow, git_commit, result_row, write
 from armt_jax.models import create_model
 from armt_jax.models.protocol import Params
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
-from armt_jax.tasks.frozen_sets import frozen_size, load_frozen
+from armt_jax.tasks.frozen_sets import frozen_size, load_frozen_together
 from armt_jax.training.state import count_parameters
 
 
@@ -43,7 +43,7 @@ def evaluate_lengths(
             **dataclasses.asdict(sizes), num_queries=1, random_num_pairs=False
         )
         count = min(samples, frozen_size(frozen, "test"))
-        correct, asked = evaluator(params, load_frozen(frozen, "test", num_samples=count))
+        correct, asked = evaluator(params, load_frozen_together(frozen, "test", count))
         row = result_row(
             **dataclasses.asdict(sizes),
             model=model_name(config),

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from armt_jax.config import ExperimentConfig
 from armt_jax.evaluation.figures import training_figure
+from armt_jax.evaluation.results import ResultRow
 from armt_jax.evaluation.tables import print_table
 from armt_jax.evaluation.training_log import read_training_log
+from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
@@ -33,6 +35,18 @@ def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: Tr
         config.evaluation.samples,
         trainer.mesh,
     )
+    with together():
+        if is_main():
+            _write(config, folder, trainer, result, rows)
+
+
+def _write(
+    config: ExperimentConfig,
+    folder: Path,
+    trainer: Trainer,
+    result: TrainResult,
+    rows: list[ResultRow],
+) -> None:
     trained_pairs = max(config.curriculum.num_pairs)
     report.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)
     labels = tuple(stage.label for stage in trainer.stages)

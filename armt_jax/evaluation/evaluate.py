@@ -20,6 +20,7 @@ from armt_jax.evaluation.exact_match import (
     predicted_tokens,
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.processes import global_batch, on_mesh, share_of
 from armt_jax.recurrence import run_segments
 from armt_jax.recurrence.stages import read_and_ask
 from armt_jax.sharding import STAGE, batched, data_mesh, replicated
@@ -122,14 +123,22 @@ class Evaluator:
             in_shardings=(self._shardings, batched(mesh)),
             out_shardings=replicated(mesh),
         )
+        self._batched = batched(mesh)
 
     def __call__(self, params: Params, samples: Batch) -> tuple[int, int]:
-        """Right answers and queries over all ``samples`` (leading axis: contexts)."""
-        params = jax.device_put(params, self._shardings)
+        """Right answers and queries over all ``samples`` (leading axis: contexts).
+
+        Every process has all samples, scores its share of each batch and gets the sums over all.
+        """
+        params = on_mesh(params, self._shardings)
+        share, shares = share_of(self._batched, self.batch_size)
+        rows = self.batch_size // shares
         correct = total = 0
         for start in range(0, samples.context.shape[0], self.batch_size):
-            batch = jax.tree.map(lambda x, i=start: x[i : i + self.batch_size], samples)
-            counts = self._count(params, fill_up(batch, self.batch_size))
+            first = start + share * rows
+            own = jax.tree.map(lambda x, i=first: x[i : i + rows], samples)
+            batch = global_batch(fill_up(own, rows), self._batched, self.batch_size)
+            counts = self._count(params, batch)
             correct, total = correct + int(counts.correct), total + int(counts.total)
         return correct, total
 

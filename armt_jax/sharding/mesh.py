@@ -8,12 +8,14 @@ the batch of its own.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from armt_jax.config import ConfigError, MeshConfig, ModelConfig
+from armt_jax.processes import process_count
 
 DATA = "data"
 FSDP = "fsdp"
@@ -28,14 +30,24 @@ def create_mesh(config: MeshConfig, batch_size: int) -> Mesh:
     """The mesh for batches of ``batch_size`` contexts (of one gradient-accumulation piece).
 
     Raises:
-      ConfigError: more devices than there are, or a number that does not divide the batch.
+      ConfigError: more devices than there are, or a number that does not divide the batch, or that
+        the processes do not divide: each takes part with as many devices.
     """
-    most = jax.device_count()
+    most, processes = jax.device_count(), process_count()
     others = config.fsdp * config.stage * config.tensor
     data = config.data
+    if batch_size % processes:
+        raise ConfigError(
+            f"train.batch_size / train.grad_accum = {batch_size}: must be a multiple of "
+            f"{processes}, the number of processes"
+        )
     if data == -1:
-        shares = range(1, most // others + 1)
-        data = max((n for n in shares if batch_size % (n * config.fsdp) == 0), default=1)
+        shares = range(processes, most // others + 1, processes)
+        data = max((n for n in shares if batch_size % (n * config.fsdp) == 0), default=processes)
+    if data % processes:
+        raise ConfigError(
+            f"mesh.data = {data}: must be a multiple of {processes}, the number of processes"
+        )
     axes = {DATA: data, FSDP: config.fsdp, STAGE: config.stage, TENSOR: config.tensor}
     if data * others > most:
         wide = {name: size for name, size in axes.items() if size > 1}
@@ -118,10 +130,20 @@ def context_mesh(devices: int) -> Mesh:
 
 def _mesh(axes: dict[str, int]) -> Mesh:
     shape = tuple(axes.values())
-    devices = jax.devices()[: math.prod(shape)]
+    devices = _first_devices(math.prod(shape))
     # Auto: types of arrays do not carry their sharding; shard_map says it where it matters.
     kinds = (jax.sharding.AxisType.Auto,) * len(shape)
     return jax.make_mesh(shape, tuple(axes), devices=devices, axis_types=kinds)
+
+
+def _first_devices(count: int) -> list[Any]:
+    """As many devices of every process: one without any would have no part of anything."""
+    devices = jax.devices()
+    share, rest = divmod(count, process_count())
+    if rest or process_count() == 1:
+        return devices[:count]
+    of_process = [[d for d in devices if d.process_index == i] for i in range(process_count())]
+    return [device for own in of_process for device in own[:share]]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

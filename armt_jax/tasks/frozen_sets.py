@@ -26,6 +26,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from armt_jax.config import ConfigError
+from armt_jax.processes import is_main, together
 from armt_jax.tasks.associative_retrieval import (
     NUM_SYMBOLS,
     AssociativeRetrieval,
@@ -165,6 +166,20 @@ def load_frozen(
         queries=queries,
         query_mask=np.ones(queries.shape[:2], bool),
     )
+
+
+def load_frozen_together(task: AssociativeRetrieval, split: str, num_samples: int) -> Sample:
+    """``load_frozen`` in every process of a run: the first one builds, the others then read.
+
+    Where they do not share a folder each builds its own.
+    """
+    samples = None
+    for turn in (is_main(), not is_main()):
+        with together():
+            if turn:
+                samples = load_frozen(task, split, num_samples=num_samples)
+    assert samples is not None  # one of the two turns is everyone's
+    return samples
 
 
 def _build(config: FrozenConfig, root: Path) -> Path:

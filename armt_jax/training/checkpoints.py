@@ -5,6 +5,9 @@ with the digest of every file, the shape and dtype of every leaf, and what the r
 It is written under another name and renamed when complete, so a killed save leaves nothing that is
 read. The digests are there because Orbax restores a flipped byte silently; the shapes and dtypes
 because it casts what differs.
+
+Of several processes all call every method, at the same place, with one shared folder: each writes
+and reads its part of the state. Everything else is done, and decided for all, by the first one.
 """
 
 from __future__ import annotations
@@ -25,12 +28,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from armt_jax.evaluation.results import atomic_write
+from armt_jax.processes import (
+    ElsewhereError,
+    broadcast,
+    is_agreed,
+    is_main,
+    mark_agreed,
+    together,
+)
 from armt_jax.training.digest import DamagedError, check_digests, digests, seal, unseal
+from armt_jax.training.leaves import describe_difference, describe_leaves
 
 LATEST, BEST = "latest", "best"
 _STATE, _DESCRIPTION = "state", "description.json"
 _SAVING, _REMOVED, _REPLACED = ".saving", ".removed", ".replaced"
-_LISTED = 6  # leaves that an error names, of more it says how many
 
 
 class CheckpointError(RuntimeError):
@@ -55,13 +66,19 @@ class Checkpoints:
           OSError: the folder cannot be made.
         """
         self._folder = folder.absolute()
-        if not read_only:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for entry in list(self._folder.iterdir()):
-                if entry.suffix == _REPLACED and not entry.with_suffix("").exists():
-                    entry.rename(entry.with_suffix(""))  # killed before the new one had its name
-                elif entry.suffix in (_SAVING, _REMOVED, _REPLACED):
-                    shutil.rmtree(entry)
+        if read_only:
+            return
+        with together():
+            if is_main():
+                self._repair()
+
+    def _repair(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for entry in list(self._folder.iterdir()):
+            if entry.suffix == _REPLACED and not entry.with_suffix("").exists():
+                entry.rename(entry.with_suffix(""))  # killed before the new one had its name
+            elif entry.suffix in (_SAVING, _REMOVED, _REPLACED):
+                shutil.rmtree(entry)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
@@ -81,30 +98,43 @@ class Checkpoints:
         """
         final = self._folder / str(step)
         saving = final.with_suffix(_SAVING)
+        content = {
+            "meta": meta,
+            "score": score if score is not None and math.isfinite(score) else None,
+        }
         try:
-            leaves = _saved_leaves(state)
-            _check_room(self._folder, state)
+            with together():
+                content["leaves"] = describe_leaves(state)
+                if is_main():
+                    _check_room(self._folder, state)
             with _orbax() as orbax:
                 orbax.save(saving / _STATE, state)
-            content = {
-                "meta": meta,
-                "score": score if score is not None and math.isfinite(score) else None,
-                "leaves": leaves,
-                "files": digests(saving / _STATE),
-            }
-            atomic_write(saving / _DESCRIPTION, seal(content))
-            if final.exists():
-                final.rename(final.with_suffix(_REPLACED))
-            saving.rename(final)
+            # Orbax returns in the first process when every process has written.
+            with together():
+                if is_main():
+                    self._publish(saving, final, content)
+        except ElsewhereError:
+            raise
         except Exception as error:  # Orbax and tensorstore raise errors of many unrelated types
-            shutil.rmtree(saving, ignore_errors=True)
-            raise CheckpointError(
+            if is_main():
+                shutil.rmtree(saving, ignore_errors=True)
+            failure = CheckpointError(
                 f"{final}: the checkpoint cannot be written ({_reason(error)}); "
                 "those before it are untouched"
-            ) from error
-        if (replaced := final.with_suffix(_REPLACED)).exists():
-            shutil.rmtree(replaced)
-        self._tidy()
+            )
+            raise mark_agreed(failure, is_agreed(error)) from error
+        with together():
+            if is_main():
+                if (replaced := final.with_suffix(_REPLACED)).exists():
+                    shutil.rmtree(replaced)
+                self._tidy()
+
+    def _publish(self, saving: Path, final: Path, content: dict[str, Any]) -> None:
+        content["files"] = digests(saving / _STATE)
+        atomic_write(saving / _DESCRIPTION, seal(content))
+        if final.exists():
+            final.rename(final.with_suffix(_REPLACED))
+        saving.rename(final)
 
     def restore(
         self, template: Any, which: int | str = LATEST, *, warn: Callable[[str], None]
@@ -123,10 +153,31 @@ class Checkpoints:
           CheckpointError: no such step, a checkpoint of another shape, or only damaged ones.
           PermissionError: a checkpoint may not be read, which is no damage.
         """
+        chosen: tuple[int, dict[str, Any]] | None = None
+        with together():
+            if is_main():
+                chosen = self._choose(template, which, warn)
+        chosen = broadcast(chosen)
+        if chosen is None:
+            return None
+        step, meta = chosen
+        return Restored(step, self._read(step, template), meta)
+
+    def _choose(
+        self, template: Any, which: int | str, warn: Callable[[str], None]
+    ) -> tuple[int, dict[str, Any]] | None:
+        """Step and ``meta`` of the checkpoint to restore."""
         steps = self._candidates(which)
         for step in steps:
             try:
-                return self._read(step, template)
+                content = self._describe(step)
+                check_digests(self._folder / str(step) / _STATE, content["files"])
+                if difference := describe_difference(content["leaves"], template):
+                    raise CheckpointError(
+                        f"{self._folder / str(step)}: the checkpoint is of another model: "
+                        + difference
+                    )
+                return step, content["meta"]
             except DamagedError as error:
                 problem = f"{self._folder / str(step)}: the checkpoint is damaged ({error})"
                 if isinstance(which, int):
@@ -138,9 +189,10 @@ class Checkpoints:
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints of later steps: damaged ones, whose place the run needs again."""
-        for later in self.steps():
-            if later > step:
-                self._remove(later)
+        with together():
+            for later in self.steps() if is_main() else []:
+                if later > step:
+                    self._remove(later)
 
     def _tidy(self) -> None:
         steps = self.steps()
@@ -181,49 +233,13 @@ class Checkpoints:
     def _describe(self, step: int) -> dict[str, Any]:
         return unseal(self._folder / str(step) / _DESCRIPTION)
 
-    def _read(self, step: int, template: Any) -> Restored:
-        content, folder = self._describe(step), self._folder / str(step) / _STATE
-        check_digests(folder, content["files"])
-        self._check_shapes(step, content["leaves"], template)
+    def _read(self, step: int, template: Any) -> Any:
+        folder = self._folder / str(step) / _STATE
         try:
             with _orbax() as orbax:
-                state = orbax.restore(folder, jax.tree.map(_abstract, template))
+                return orbax.restore(folder, jax.tree.map(_abstract, template))
         except Exception as error:  # as for save
             raise CheckpointError(f"{folder}: cannot be read ({_reason(error)})") from error
-        return Restored(step, state, content["meta"])
-
-    def _check_shapes(self, step: int, leaves: dict[str, str], template: Any) -> None:
-        wanted = dict(_shapes(template))
-        differing = [
-            f"{name} is {leaves.get(name, 'missing')} there, must be {wanted.get(name, 'absent')}"
-            for name in sorted(wanted.keys() | leaves.keys())
-            if leaves.get(name) != wanted.get(name)
-        ]
-        if differing:
-            more = len(differing) - _LISTED
-            rest = [f"and {more} more"] if more > 0 else []
-            raise CheckpointError(
-                f"{self._folder / str(step)}: the checkpoint is of another model: "
-                + "; ".join(differing[:_LISTED] + rest)
-            )
-
-
-def _shapes(tree: Any) -> Iterator[tuple[str, str]]:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield _name(path), f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _saved_leaves(state: Any) -> dict[str, str]:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        # Orbax writes NumPy's scalars and cannot read them.
-        if not isinstance(leaf, jax.Array | np.ndarray):
-            kind = type(leaf).__name__
-            raise TypeError(f"{_name(path)} is of type {kind}, must be an array of JAX or NumPy")
-    return dict(_shapes(state))
 
 
 def _abstract(leaf: Any) -> Any:

@@ -18,16 +18,27 @@ import numpy as np
 from armt_jax.config import ConfigError, ExperimentConfig
 from armt_jax.evaluation.evaluate import Evaluator, Reading
 from armt_jax.models import create_model
-from armt_jax.sharding import create_mesh
+from armt_jax.processes import (
+    StopVote,
+    connect,
+    global_batch,
+    is_main,
+    mark_agreed,
+    one_step_at_a_time,
+    share_of,
+    together,
+)
+from armt_jax.sharding import batched, create_mesh
 from armt_jax.tasks.associative_retrieval import Batch
-from armt_jax.tasks.frozen_sets import frozen_size, load_frozen
+from armt_jax.tasks.frozen_sets import frozen_size, load_frozen_together
 from armt_jax.tasks.stream import train_stream
 from armt_jax.training import curriculum
 from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.curriculum import Position, Stage
 from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
-from armt_jax.training.metrics import MetricsWriter
+from armt_jax.training.meter import Meter
+from armt_jax.training.metrics import MetricsWriter, NoMetrics
 from armt_jax.training.optimizer import create_optimizer, learning_rate
 from armt_jax.training.progress import ProgressDisplay, Status
 from armt_jax.training.state import (
@@ -58,6 +69,21 @@ class Trainer:
     """One run of one experiment in its folder. ``run`` is called once."""
 
     def __init__(self, config: ExperimentConfig, folder: Workdir) -> None:
+        with together():
+            self._prepare(config)
+        connect(self.mesh)
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.state, self.position = self._start()
+        with together():
+            self.metrics = (
+                MetricsWriter(folder.path, self.position.step) if is_main() else NoMetrics()
+            )
+        self.exact_match: float | None = None
+        self._pending: StepMetrics | None = None
+        self._vote = StopVote()
+
+    def _prepare(self, config: ExperimentConfig) -> None:
+        """Whatever needs neither files nor other processes."""
         self.config = config
         self.model = create_model(config.model)
         self.optimizer = create_optimizer(config.optimizer)
@@ -69,22 +95,19 @@ class Trainer:
                     f"train.eval_samples = {config.train.eval_samples}: must be at most {most}, "
                     "the size of a validation set"
                 )
-        self.checkpoints = Checkpoints(folder.checkpoints)
         self.display = ProgressDisplay(len(self.stages))
         value_size = config.task.value_size
         accum = config.train.grad_accum
         self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
         train = config.train
         reading = Reading(train.schedule, train.remat, train.bptt)
+        self.batched = batched(self.mesh)
+        self.share = share_of(self.batched, config.train.batch_size)
         self.step = jit_train_step(
             self.model, self.optimizer, value_size, accum, self.mesh, reading
         )
         batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
         self.evaluator = Evaluator(self.model, value_size, batch_size, self.mesh)
-        self.state, self.position = self._start()
-        self.metrics = MetricsWriter(folder.path, self.position.step)
-        self.exact_match: float | None = None
-        self._pending: StepMetrics | None = None
 
     @property
     def seconds(self) -> float:
@@ -121,6 +144,9 @@ class Trainer:
             with SignalWatch() as watch, self.display:
                 while self.position.stage < len(self.stages):
                     self._run_stage(self.stages[self.position.stage], watch)
+                # A vote still under way: all is saved, but a signal must not be forgotten.
+                if (number := self._vote.result()) is not None:
+                    raise mark_agreed(Interrupted(number, self.position.step))
         finally:
             self.metrics.close()
         return TrainResult(self.state, self.position, self._saved_seconds)
@@ -129,7 +155,7 @@ class Trainer:
         train, started = self.config.train, time.monotonic()
         self.display.stage(stage, self.position.step_in_stage)
         # Read before the first step, not at the first evaluation: what is wrong is said at once.
-        self._validation = load_frozen(stage.task, "validation", num_samples=train.eval_samples)
+        self._validation = load_frozen_together(stage.task, "validation", train.eval_samples)
         stream = train_stream(
             stage.task,
             self.config.seed,
@@ -137,8 +163,10 @@ class Trainer:
             start=self.position.step_in_stage,
             num_workers=train.data_workers,
             stage=stage.index,
+            shard_index=self.share[0],
+            shard_count=self.share[1],
         )
-        meter = _Meter(self.position.step_in_stage)
+        meter = Meter(self.position.step_in_stage)
         try:
             while self.position.stage == stage.index:
                 self._step(stage, next(stream), meter)
@@ -146,22 +174,25 @@ class Trainer:
                     seconds = time.monotonic() - started
                     self.display.message(f"first step ready after {seconds:.1f} s (compilation)")
                     release_freed_memory()
-                    started, meter = None, _Meter(self.position.step_in_stage)
+                    started, meter = None, Meter(self.position.step_in_stage)
                 self._after_step(stage, watch)
         finally:
             stream.close()
 
-    def _step(self, stage: Stage, batch: Batch, meter: _Meter) -> None:
+    def _step(self, stage: Stage, batch: Batch, meter: Meter) -> None:
         position = self.position
         rate = learning_rate(
             self.config.optimizer, self.config.curriculum, stage.index, position.step_in_stage
         )
-        self.state, metrics = self.step(self.state, batch, np.float32(rate))
+        whole = global_batch(batch, self.batched, self.config.train.batch_size)
+        self.state, metrics = self.step(self.state, whole, np.float32(rate))
+        if one_step_at_a_time():
+            jax.block_until_ready((self.state, metrics))
         # The previous step is checked while this one runs: the device is never left idle.
         self._settle()
         self._pending = metrics
         self.position = position = position.stepped()
-        meter.add(batch)
+        meter.add(batch, self.share[1])
         self.display.tick(position.step_in_stage)
         if position.step % self.config.train.log_every == 0:
             self._settle()
@@ -181,10 +212,11 @@ class Trainer:
             if curriculum.stage_ends(stage, position.step_in_stage, self.exact_match):
                 self._end_stage(stage, self.exact_match)
                 save = True
-        if save or watch.received is not None:
+        stopped_by = self._vote.cast(watch.received)
+        if save or stopped_by is not None:
             self._save(score)
-        if watch.received is not None:
-            raise Interrupted(watch.received, self.position.step)
+        if stopped_by is not None:
+            raise mark_agreed(Interrupted(stopped_by, self.position.step))
 
     def _save(self, score: float | None) -> None:
         self._settle()
@@ -226,7 +258,7 @@ class Trainer:
         if self.config.optimizer.reset_per_stage and self.position.stage < len(self.stages):
             self.state = reset_optimizer(self.state, self.optimizer)
 
-    def _log(self, stage: Stage, metrics: StepMetrics, rate: float, meter: _Meter) -> None:
+    def _log(self, stage: Stage, metrics: StepMetrics, rate: float, meter: Meter) -> None:
         values = jax.device_get(metrics)
         tokens_per_second, seconds_per_step = meter.read(self.position.step_in_stage)
         self.metrics.write(
@@ -265,29 +297,9 @@ class Trainer:
         wrong = [name for name, ok in zip(names, metrics.finite, strict=True) if not ok]
         where = f"; first of {len(wrong)} such gradients: {', '.join(wrong[:3])}" if wrong else ""
         stage = self.position.stage
-        raise NonFiniteError(
+        failure = NonFiniteError(
             f"step {self.position.step} (stage {stage + 1}: {self.stages[stage].label}): "
             f"loss = {float(metrics.loss)}, gradient norm = {float(metrics.grad_norm)}{where}; "
             "stopped, the last checkpoint is from before it"
         )
-
-
-class _Meter:
-    """Tokens and steps since the last reading."""
-
-    def __init__(self, step: int) -> None:
-        self._tokens = 0
-        self._step = step
-        self._since = time.monotonic()
-
-    def add(self, batch: Batch) -> None:
-        """Count a batch, padding left out."""
-        segments = int(batch.context_mask.sum()) + int(batch.query_mask.sum())
-        self._tokens += segments * batch.context.shape[-1]
-
-    def read(self, step: int) -> tuple[float, float]:
-        """Tokens a second and seconds a step since the last reading, which starts a new one."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        result = self._tokens / seconds, seconds / max(1, step - self._step)
-        self._tokens, self._step, self._since = 0, step, time.monotonic()
-        return result
+        raise mark_agreed(failure)  # every process has these numbers

@@ -74,6 +74,16 @@ class MetricsWriter:
         self._board.close()
 
 
+class NoMetrics:
+    """In place of a ``MetricsWriter`` where another process writes."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class _EventFile:
     """TensorBoard's event file, each event written before the call returns.
 

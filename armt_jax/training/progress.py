@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from armt_jax.processes import is_main
 from armt_jax.training.curriculum import Stage
 
 
@@ -43,11 +44,14 @@ class Status:
 
 
 class ProgressDisplay:
-    """A context manager that shows stages, statuses and messages on the error stream."""
+    """A context manager that shows stages, statuses and messages on the error stream.
+
+    Of several processes only the first one shows anything.
+    """
 
     def __init__(self, num_stages: int, console: Console | None = None) -> None:
         self._num_stages = num_stages
-        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._console = console or Console(file=sys.stderr, highlight=False, quiet=not is_main())
         self._live = self._console.is_terminal
         self._bar = Progress(
             TextColumn("{task.description}"),

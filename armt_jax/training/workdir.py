@@ -11,6 +11,7 @@ from typing import Any
 
 from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict, to_dict
 from armt_jax.evaluation.results import atomic_write
+from armt_jax.processes import is_main, together
 
 _LOCK = ".lock"
 _CONFIG = "config.json"
@@ -22,6 +23,8 @@ _LISTED = 6  # differing settings that an error names, of more it says how many
 
 class Workdir:
     """Context manager: the locked folder of one experiment.
+
+    Of several processes the first one makes, checks and locks it, for all.
 
     Attributes:
       path: of the folder.
@@ -40,6 +43,11 @@ class Workdir:
           ConfigError: it is no folder, holds something else or another experiment, or is in use.
           OSError: it cannot be written.
         """
+        with together():
+            self._held = self._lock() if is_main() else contextlib.ExitStack()
+        return self
+
+    def _lock(self) -> contextlib.ExitStack:
         self._check()
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -53,8 +61,7 @@ class Workdir:
                 unfinished.unlink()
             content = json.dumps(to_dict(self.config), indent=1) + "\n"
             atomic_write(self.path / _CONFIG, content.encode())
-            self._held = stack.pop_all()
-        return self
+            return stack.pop_all()
 
     def __exit__(
         self,
