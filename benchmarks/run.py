@@ -25,6 +25,7 @@ from benchmarks.runner import run_all
 
 _QUICK = flags.DEFINE_bool("quick", False, "small sizes only, under 3 minutes on 2 cores")
 _ONLY = flags.DEFINE_list("only", [], f"of {', '.join(GROUPS)}; empty: all")
+_MATCH = flags.DEFINE_string("match", "", "only benchmarks whose label has this in it")
 _OUT = flags.DEFINE_string("out", "runs/benchmarks", "folder of benchmarks.json")
 _TRAIN = flags.DEFINE_list("train_segments", ["2", "8", "32"], "of GPT-2 small's training steps")
 _MEMORY = flags.DEFINE_list("memory_segments", ["2", "4", "16", "64", "256"], "of texts read")
@@ -52,9 +53,11 @@ def main(argv: list[str]) -> None:
             timeout=_TIMEOUT.value,
         )
         groups = parse_groups(_ONLY.value)
-        named = {**dataclasses.asdict(settings), "only": groups}
-        words = left_out(settings, groups)
-        code = run_all(jobs(settings, groups), Path(_OUT.value), named, words, _JSON.value)
+        named = {**dataclasses.asdict(settings), "only": groups, "match": _MATCH.value}
+        todo = [job for job in jobs(settings, groups) if _MATCH.value in job.label]
+        if not todo:
+            raise ConfigError(f"match = {_MATCH.value!r}: must be in the label of a benchmark")
+        code = run_all(todo, Path(_OUT.value), named, left_out(settings, groups), _JSON.value)
     except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
