@@ -66,7 +66,7 @@ def lively_params(model: ARMT, seed: int = 0) -> Params:
 
     With an empty ``A`` all schedules would agree, whatever they do with it.
     """
-    params = model.init(jax.random.key(seed))
+    params = jax.jit(model.init)(jax.random.key(seed))  # one program and not a hundred small ones
     kernel = params["layers"]["memory"]["W_mv"]["kernel"]
     scale = model.config.d_model**-0.5
     kernel = scale * jax.random.normal(jax.random.key(seed + 1), kernel.shape, kernel.dtype)

@@ -37,6 +37,11 @@ class Job:
     timeout: float
 
 
+def end_jobs_when_terminated() -> None:
+    """On SIGTERM leave as on an error, so that ``run_job`` ends what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def run_job(job: Job, python: str = sys.executable) -> dict[str, Any]:
     """Run ``job`` and say how it went.
 

@@ -21,6 +21,7 @@ from absl import app, flags
 
 from armt_jax.config import ConfigError
 from benchmarks.plan import GROUPS, Settings, jobs, left_out, parse_groups
+from benchmarks.process import end_jobs_when_terminated
 from benchmarks.runner import run_all
 
 _QUICK = flags.DEFINE_bool("quick", False, "small sizes only, under 3 minutes on 2 cores")
@@ -44,6 +45,7 @@ def _numbers(name: str, texts: list[str]) -> tuple[int, ...]:
 def main(argv: list[str]) -> None:
     """Run what the flags name."""
     del argv
+    end_jobs_when_terminated()
     try:
         settings = Settings(
             quick=_QUICK.value,

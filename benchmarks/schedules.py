@@ -1,4 +1,4 @@
-"""The schedules of ``run_segments`` side by side; ``auto`` follows what this prints.
+"""The schedules of ``run_segments`` side by side: what the rule of ``auto`` rests on.
 
     python -m benchmarks.schedules --case=4x128_b32_t5 --mode=train --json
     python -m benchmarks.schedules                     # every case of ``benchmarks.run``
@@ -23,6 +23,7 @@ from armt_jax.config import ConfigError
 from benchmarks import machine
 from benchmarks.cases import CASES, Case, find_case
 from benchmarks.plan import Settings, jobs, left_out
+from benchmarks.process import end_jobs_when_terminated
 from benchmarks.report import tables
 from benchmarks.runner import run_all
 from benchmarks.side_by_side import READ, TRAIN, compare
@@ -65,6 +66,7 @@ def main(argv: list[str]) -> None:
     """Measure one case, or all of them in processes of their own."""
     del argv
     if not _CASE.value:
+        end_jobs_when_terminated()
         settings = Settings(quick=False, memory_gib=_MOST.value)
         named = dataclasses.asdict(settings)
         todo, words = jobs(settings, ["schedules"]), left_out(settings, ["schedules"])

@@ -10,7 +10,7 @@ import pytest
 
 import armt_jax
 from armt_jax.recurrence import run
-from armt_jax.recurrence.auto import Shape, measured_choice
+from armt_jax.recurrence.auto import Shape, fastest_known
 from tests.small_models import random_tokens, segments_of, small_model
 
 ALL = ("sequential", "chunked", "diagonal")
@@ -35,7 +35,7 @@ DEEP_ONE_TEXT = Shape("gpu", n_layer=12, segments=12, batch=1, length=512)
     ],
 )
 def test_rule(shape: Shape, possible: tuple[str, ...], expected: str) -> None:
-    assert measured_choice(shape, possible) == expected
+    assert fastest_known(shape, possible) == expected
 
 
 def test_shape_and_possible_schedules_are_those_of_the_call(
@@ -47,7 +47,7 @@ def test_shape_and_possible_schedules_are_those_of_the_call(
         asked.append((shape, possible))
         return "sequential"
 
-    monkeypatch.setattr(run, "measured_choice", choose)
+    monkeypatch.setattr(run, "fastest_known", choose)
     model = small_model(n_layer=3)
     text, state = segments_of(random_tokens(model, 5, 2, 4)), model.init_state(2)
     read = functools.partial(armt_jax.run_segments, model, schedule="auto", need_hidden=False)

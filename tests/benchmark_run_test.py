@@ -76,7 +76,31 @@ def test_a_timeout_ends_all_that_was_started(tmp_path: pathlib.Path) -> None:
     found = run_job(job, fake_python(tmp_path, script))
     assert (found["status"], found["error"]) == ("timeout", "ended after 1 s")
     assert found["wall_seconds"] < 60
-    pid, deadline = int(pid_file.read_text()), time.monotonic() + 20
+    _assert_ends(int(pid_file.read_text()))
+
+
+def test_a_terminated_run_ends_its_benchmark(tmp_path: pathlib.Path) -> None:
+    pid_file = tmp_path / "pid"
+    python = fake_python(
+        tmp_path, f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; sleep 300"
+    )
+    lines = [
+        "from benchmarks.process import Job, end_jobs_when_terminated, run_job",
+        "end_jobs_when_terminated()",
+        f"run_job(Job('stream', 'reading', (), 300.0), {python!r})",
+    ]
+    with subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT) as process:
+        deadline = time.monotonic() + 100
+        while not pid_file.exists():
+            assert time.monotonic() < deadline, "the benchmark has not started"
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(100) == 128 + 15
+    _assert_ends(int(pid_file.read_text()))
+
+
+def _assert_ends(pid: int) -> None:
+    deadline = time.monotonic() + 20
     while _runs(pid):
         assert time.monotonic() < deadline, "what the benchmark started is still running"
         time.sleep(0.05)

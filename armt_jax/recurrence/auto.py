@@ -1,8 +1,9 @@
 """The schedule that ``auto`` stands for: a rule by shape and kind of device.
 
-On a CPU the rule says what ``python -m benchmarks.schedules`` measured (``results/schedules.json``,
-``BUILD_NOTES.md``). On accelerators nothing has been measured here: there the diagonal is taken
-only where its authors report that it wins, one text and a deep model (arXiv 2506.05229).
+On a CPU: ``chunked`` wherever it can be, which trains fastest, and never the diagonal, which won
+nothing yet that could be repeated (``BUILD_NOTES.md``). On accelerators nothing has been measured
+here: there the diagonal is taken only where its authors report that it wins, one text and a deep
+model (arXiv 2506.05229). ``python -m benchmarks.schedules`` measures what would change this.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Shape(NamedTuple):
     length: int
 
 
-def measured_choice(shape: Shape, possible: Collection[str]) -> str:
-    """The fastest of the ``possible`` schedules, as far as it is known.
+def fastest_known(shape: Shape, possible: Collection[str]) -> str:
+    """The one of the ``possible`` schedules that is fastest as far as is known.
 
     Args:
       shape: of model and texts.

@@ -20,7 +20,7 @@ from armt_jax.models.protocol import (
     State,
     why_not_layerwise,
 )
-from armt_jax.recurrence.auto import Shape, measured_choice
+from armt_jax.recurrence.auto import Shape, fastest_known
 from armt_jax.recurrence.chunked import run_chunked
 from armt_jax.recurrence.diagonal import run_diagonal
 from armt_jax.recurrence.pipeline import run_pipeline
@@ -89,7 +89,7 @@ def run_segments(
 def choose_schedule(
     model: SegmentModel, state: State, segments: Segment, reset: jax.Array | None
 ) -> str:
-    """What ``auto`` stands for: see ``recurrence.auto``, whose rule was measured.
+    """What ``auto`` stands for: see ``recurrence.auto``.
 
     Arguments as in ``run_segments``. Never ``pipeline``: that needs a mesh made for it.
     """
@@ -100,7 +100,7 @@ def choose_schedule(
     ]
     count, batch, length = segments.tokens.shape
     shape = Shape(jax.default_backend(), model.config.n_layer, count, batch, length)
-    return measured_choice(shape, possible)
+    return fastest_known(shape, possible)
 
 
 def _why_not(
