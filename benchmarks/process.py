@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 OK, FAILED, TIMEOUT = "ok", "failed", "timeout"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +37,42 @@ class Job:
     timeout: float
 
 
+class _Signals:
+    """Signals that end us, held back while a process is started.
+
+    One that came between its start and the ``try`` that ends it would leave it running.
+    """
+
+    def __init__(self) -> None:
+        self._held, self._came = False, None
+
+    def handle(self, number: int, _: Any) -> None:
+        if self._held:
+            self._came = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            sys.exit(128 + number)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._came is not None:
+                number, self._came = self._came, None
+                self.handle(number, None)
+
+
+_SIGNALS = _Signals()
+
+
 def end_jobs_when_terminated() -> None:
-    """On SIGTERM leave as on an error, so that ``run_job`` ends what it has started."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """On SIGTERM and SIGINT leave as on an error, so that ``run_job`` ends what it has started."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _SIGNALS.handle)
 
 
 def run_job(job: Job, python: str = sys.executable) -> dict[str, Any]:
@@ -53,22 +86,16 @@ def run_job(job: Job, python: str = sys.executable) -> dict[str, Any]:
     started = time.perf_counter()
     # Files and not pipes: what a killed job has started might hold a pipe open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [python, "-m", *job.command],
-            cwd=_ROOT,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,  # so that all of it can be ended
-        )
-        _offer_to_the_kernel(process.pid)
+        process = code = None
         try:
+            with _SIGNALS.hold():
+                process = _start([python, "-m", *job.command], out, err)
             code = process.wait(job.timeout)
         except subprocess.TimeoutExpired:
-            code = None
+            pass
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
         stdout, stderr = _text(out), _text(err)
     result, error = outcome(code, stdout, stderr, job.timeout)
     status = OK if error is None else TIMEOUT if code is None else FAILED
@@ -126,6 +153,20 @@ def _text(file: Any) -> str:
 def _environment() -> dict[str, str]:
     """Ours, but nothing compiled earlier is taken from a cache: its time would be lost."""
     return {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+def _start(command: list[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen:
+    process = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,  # so that all of it can be ended
+    )
+    _offer_to_the_kernel(process.pid)
+    return process
 
 
 def _offer_to_the_kernel(pid: int) -> None:

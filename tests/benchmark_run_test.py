@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from armt_jax import ConfigError
-from benchmarks import runner
+from benchmarks import process, runner
 from benchmarks.plan import GROUPS, Settings, jobs, left_out, parse_groups
 from benchmarks.process import Job, outcome, run_job
 from benchmarks.report import document, read_report, tables, write_report
@@ -89,14 +90,36 @@ def test_a_terminated_run_ends_its_benchmark(tmp_path: pathlib.Path) -> None:
         "end_jobs_when_terminated()",
         f"run_job(Job('stream', 'reading', (), 300.0), {python!r})",
     ]
-    with subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT) as process:
+    with subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT) as command:
         deadline = time.monotonic() + 100
         while not pid_file.exists():
             assert time.monotonic() < deadline, "the benchmark has not started"
             time.sleep(0.02)
-        process.terminate()
-        assert process.wait(100) == 128 + 15
+        command.terminate()
+        assert command.wait(100) == 128 + 15
     _assert_ends(int(pid_file.read_text()))
+
+
+def test_a_signal_while_a_process_starts_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what has just been started would go on by itself."""
+    ended = []
+    started = subprocess.Popen(["sleep", "300"], start_new_session=True)
+
+    def start(*_: Any) -> Any:
+        process._SIGNALS.handle(signal.SIGTERM, None)
+        return started
+
+    monkeypatch.setattr(process, "_start", start)
+    monkeypatch.setattr(process, "_end", lambda one: ended.append(one))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            run_job(Job("stream", "reading", (), 60.0))
+        assert (stop.value.code, ended) == (128 + 15, [started])
+    finally:
+        started.kill()
+        started.wait()
+    with pytest.raises(KeyboardInterrupt):
+        process._SIGNALS.handle(signal.SIGINT, None)
 
 
 def _assert_ends(pid: int) -> None:
