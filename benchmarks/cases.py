@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,8 +30,8 @@ class Case:
 
 
 def _retrieval(**sizes: int) -> ModelConfig:
-    model = {"n_layer": 4, "n_head": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
-    model = {**model, **sizes}
+    usual = {"n_layer": 4, "n_head": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
+    model: dict[str, Any] = {**usual, **sizes}
     # So large that features are far above eps: recall and update both count in what is compared.
     scale = model["d_model"] ** -0.5
     return ModelConfig(vocab_size=256, n_positions=1024, initializer_range=scale, **model)

@@ -256,7 +256,12 @@ def test_groups() -> None:
     assert parse_groups(["memory", "train"]) == ["train", "memory"]
     with pytest.raises(ConfigError, match=r"only = 'speed': must be of machine, train, stream"):
         parse_groups(["speed"])
-    for change in ({"memory_segments": (1,)}, {"train_segments": (0,)}, {"timeout": 0.0}):
+    changes: list[dict[str, Any]] = [
+        {"memory_segments": (1,)},
+        {"train_segments": (0,)},
+        {"timeout": 0.0},
+    ]
+    for change in changes:
         with pytest.raises(ConfigError, match=next(iter(change))):
             Settings(quick=False, **change)
 
