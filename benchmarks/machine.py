@@ -1,4 +1,7 @@
-"""What this machine can do, measured beside every benchmark: sgemm peak, peak memory."""
+"""What this machine can do, measured beside every benchmark: sgemm peak, peak memory.
+
+python -m benchmarks.machine --json
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import app, flags
 
-from armt_jax.sharding import batched, data_mesh
+from armt_jax.sharding import available_cores, batched, data_mesh
 
 
 def sgemm_flops_per_second(size: int = 2048, repeats: int = 5) -> float:
@@ -50,9 +54,19 @@ def description() -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
+        "cores": available_cores(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
+
+
+def show_cpu_devices(count: int) -> None:
+    """Let JAX see a CPU as ``count`` devices; call it before anything asks for devices.
+
+    They share one pool of threads (unlike ``use_cpu_cores``), so that a program on one of them has
+    all cores, as it has without the others. An accelerator is left as it is.
+    """
+    jax.config.update("jax_num_cpu_devices", count)
 
 
 def print_result(result: dict[str, Any], rate: str, json_only: bool) -> None:
@@ -63,3 +77,17 @@ def print_result(result: dict[str, Any], rate: str, json_only: bool) -> None:
             f"{100 * result['sgemm_share']:.0f} % of the machine's sgemm"
         )
     print(json.dumps(result))
+
+
+def main(argv: list[str]) -> None:
+    """Print the machine and its matrix rate; JSON, with or without ``--json``."""
+    del argv
+    rate = sgemm_flops_per_second()
+    result = {"benchmark": "machine", **description(), "sgemm_flops_per_second": rate}
+    print(json.dumps({**result, "peak_memory_bytes": peak_memory_bytes()}))
+
+
+if __name__ == "__main__":
+    # Here and not above: other benchmarks, which import this, define it too.
+    flags.DEFINE_bool("json", False, "print only the JSON line")
+    app.run(main)

@@ -1,12 +1,15 @@
-"""Time and memory of one training step at the paper's retrieval size.
+"""Time and memory of one training step at the paper's retrieval size, or of GPT-2 small.
 
     python -m benchmarks.train_step --pairs=50 --batch=32 --json
+    python -m benchmarks.train_step --model=gpt2_small --pairs=8 --batch=1 --json
 
 The model is that of Appendix E (4 layers, width 128, 4 heads, d_mem 32, 4 memory tokens); a step
-reads ``pairs`` segments, asks ``queries`` of them, and updates the parameters with AdamW. The last
-line is one JSON object: ``seconds`` (median of the timed steps), ``tokens_per_second``,
-``peak_memory_bytes`` and ``sgemm_share``, the share of the machine's own sgemm peak (measured in
-the same process) by the operations the step must do (forward once, backward twice).
+reads ``pairs`` segments, asks ``queries`` of them, and updates the parameters with AdamW. GPT-2
+small (12 x 768, 10 memory tokens, d_mem 64) reads ``pairs`` segments of ``segment`` random tokens
+and predicts every token but the first of one segment more. The last line is one JSON
+object: ``seconds`` (median of the timed steps), ``tokens_per_second``, ``peak_memory_bytes`` and
+``sgemm_share``, the share of the machine's own sgemm peak (measured in the same process) by the
+operations the step must do (forward once, backward twice).
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from armt_jax.training.state import create_state
 from armt_jax.training.step import jit_train_step
 from benchmarks import flops, machine
 
+_MODEL = flags.DEFINE_enum("model", "retrieval", ["retrieval", "gpt2_small"], "size")
+_SEGMENT = flags.DEFINE_integer("segment", 512, "tokens of GPT-2 small's segments", lower_bound=3)
 _PAIRS = flags.DEFINE_integer("pairs", 50, "context segments", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 32, "contexts per step", lower_bound=1)
 _QUERIES = flags.DEFINE_integer("queries", 1, "queries per context (0: every key)", lower_bound=0)
@@ -56,18 +61,14 @@ OPTIMIZER = OptimizerConfig(
 )
 
 
-def measure(
-    config: ModelConfig, task: AssociativeRetrieval, batch_size: int, steps: int
-) -> dict[str, float]:
-    """Median seconds of a step and what follows from them."""
+def measure(config: ModelConfig, batch: Batch, value_size: int, steps: int) -> dict[str, float]:
+    """Median seconds of a step on ``batch`` and what follows from them."""
+    (batch_size, pairs, length), queries = batch.context.shape, batch.queries.shape[1]
     model, optimizer = create_model(config), create_optimizer(OPTIMIZER)
     mesh = create_mesh(MeshConfig(data=-1, fsdp=1, tensor=1, stage=1), batch_size)
     state = create_state(model, optimizer, 0, mesh)
-    rng = np.random.default_rng(0)
-    samples = [task.sample(rng) for _ in range(batch_size)]
-    batch = Batch(*(np.stack(leaves) for leaves in zip(*samples, strict=True)))
     batch = jax.device_put(batch, batched(mesh))
-    step = jit_train_step(model, optimizer, task.value_size, 1, mesh)
+    step = jit_train_step(model, optimizer, value_size, 1, mesh)
     rate = np.float32(OPTIMIZER.learning_rate)
     started = time.perf_counter()
     step = step.lower(state, batch, rate).compile()
@@ -81,9 +82,8 @@ def measure(
         jax.block_until_ready(state)
         times.append(time.perf_counter() - started)
     peak_memory = machine.peak_memory_bytes()
-    length, queries = task.segment_length, task.max_queries
-    work = task.num_pairs * flops.context_flops(config, length)
-    work += queries * flops.query_flops(config, length, task.value_size + 1)
+    work = pairs * flops.context_flops(config, length)
+    work += queries * flops.query_flops(config, length, value_size + 1)
     work *= 3 * batch_size
     seconds = statistics.median(times)
     peak = machine.sgemm_flops_per_second()
@@ -92,7 +92,7 @@ def measure(
         "seconds_min": min(times),
         "seconds_max": max(times),
         "compile_seconds": compile_seconds,
-        "tokens_per_second": batch_size * (task.num_pairs + queries) * length / seconds,
+        "tokens_per_second": batch_size * (pairs + queries) * length / seconds,
         "peak_memory_bytes": peak_memory,
         "flops": work,
         "sgemm_flops_per_second": peak,
@@ -100,11 +100,7 @@ def measure(
     }
 
 
-def main(argv: list[str]) -> None:
-    """Measure one size and print it."""
-    del argv
-    if _DEVICES.value != 1:
-        use_cpu_cores(_DEVICES.value)
+def _retrieval() -> tuple[ModelConfig, Batch, int]:
     config = ModelConfig(
         backbone=_BACKBONE.value,
         n_layer=4,
@@ -117,12 +113,46 @@ def main(argv: list[str]) -> None:
         rule=_RULE.value,
     )
     task = AssociativeRetrieval("remember", _PAIRS.value, _KEY_SIZE.value, 1, _QUERIES.value, False)
-    result = measure(config, task, _BATCH.value, _STEPS.value)
+    rng = np.random.default_rng(0)
+    samples = [task.sample(rng) for _ in range(_BATCH.value)]
+    batch = Batch(*(np.stack(leaves) for leaves in zip(*samples, strict=True)))
+    return config, batch, task.value_size
+
+
+def _gpt2_small() -> tuple[ModelConfig, Batch, int]:
+    length, shape = _SEGMENT.value, (_BATCH.value, _PAIRS.value)
+    config = ModelConfig(
+        backbone=_BACKBONE.value,
+        n_layer=12,
+        n_head=12,
+        d_model=768,
+        vocab_size=50257,
+        n_positions=max(1024, length + 10),
+        num_mem_tokens=10,
+        d_mem=64,
+        rule=_RULE.value,
+    )
+    rng = np.random.default_rng(0)
+    context = rng.integers(0, config.vocab_size, (*shape, length), np.int32)
+    asked = rng.integers(0, config.vocab_size, (_BATCH.value, 1, length), np.int32)
+    batch = Batch(context, np.ones(shape, bool), asked, np.ones((_BATCH.value, 1), bool))
+    # The answer, with the token that ends it, is the segment but its first token.
+    return config, batch, length - 2
+
+
+def main(argv: list[str]) -> None:
+    """Measure one size and print it."""
+    del argv
+    if _DEVICES.value != 1:
+        use_cpu_cores(_DEVICES.value)
+    config, batch, value_size = _retrieval() if _MODEL.value == "retrieval" else _gpt2_small()
+    result = measure(config, batch, value_size, _STEPS.value)
     result = {
         "benchmark": "train_step",
+        "model": _MODEL.value,
         "pairs": _PAIRS.value,
         "batch": _BATCH.value,
-        "queries": task.max_queries,
+        "queries": batch.queries.shape[1],
         "rule": _RULE.value,
         "backbone": _BACKBONE.value,
         **machine.description(),

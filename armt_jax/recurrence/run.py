@@ -21,6 +21,7 @@ from armt_jax.models.protocol import (
     State,
     why_not_layerwise,
 )
+from armt_jax.recurrence.auto import Shape, fastest_known
 from armt_jax.recurrence.chunked import run_chunked
 from armt_jax.recurrence.diagonal import run_diagonal
 from armt_jax.recurrence.pipeline import run_pipeline
@@ -134,12 +135,18 @@ def _split(segments: Segment, reset: jax.Array | None, index: int) -> tuple[Any,
 def choose_schedule(
     model: SegmentModel, state: State, segments: Segment, reset: jax.Array | None
 ) -> str:
-    """What ``auto`` stands for: ``chunked`` where the model can, else ``sequential``.
+    """What ``auto`` stands for: see ``recurrence.auto``.
 
-    Arguments as in ``run_segments``; a choice by shape or device belongs here.
+    Arguments as in ``run_segments``. Never ``pipeline``: that needs a mesh made for it.
     """
-    can_chunk = _why_not("chunked", model, state, segments, reset) is None
-    return "chunked" if can_chunk else "sequential"
+    possible = [
+        name
+        for name in ("sequential", "chunked", "diagonal")
+        if _why_not(name, model, state, segments, reset) is None
+    ]
+    count, batch, length = segments.tokens.shape
+    shape = Shape(jax.default_backend(), model.config.n_layer, count, batch, length)
+    return fastest_known(shape, possible)
 
 
 def _why_not(
