@@ -247,7 +247,7 @@ def test_a_mesh_has_as_many_devices_of_every_process(
 ) -> None:
     monkeypatch.setattr(mesh, "process_count", lambda: 2)
     monkeypatch.setattr(mesh, "_first_devices", lambda count: jax.devices()[:count])
-    config = MeshConfig(data=data)
+    config = MeshConfig(data=data, fsdp=1, tensor=1, stage=1)
     if line is None:
         assert create_mesh(config, batch_size).size == size
         return
