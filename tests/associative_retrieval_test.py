@@ -80,14 +80,23 @@ def test_keys_of_a_context_are_made_of_a_few_symbols_that_change(variant):
     ("key_symbols", "choices"), [(16, (2, 4, 8, 16)), (6, (2, 4, 6)), (2, (2,))]
 )
 def test_number_of_symbols_is_drawn_among_powers_of_two_and_the_most(key_symbols, choices):
-    task = make(
-        "rewrite", num_pairs=80, key_size=1, key_symbols=key_symbols, random_key_symbols=True
-    )
+    task = make("rewrite", num_pairs=80, key_size=1, key_symbols=key_symbols, random_symbols=True)
     # 80 draws of at most 16 keys leave one out in one context of eleven.
     found = np.array([np.unique(sample.context[:, 0]).size for sample in draw(task, 400)])
     drawn = np.array([min(choice for choice in choices if choice >= count) for count in found])
     counts = np.array([(drawn == choice).sum() for choice in choices])
     assert np.all(np.abs(counts / 400 - 1 / len(choices)) < 0.1)
+
+
+def test_number_of_value_symbols_is_drawn_too():
+    task = make("rewrite", num_pairs=80, key_size=1, value_size=1, random_symbols=True)
+    samples = draw(task, 400)
+    values = [frozenset(sample.context[:, 2].tolist()) for sample in samples]
+    drawn = np.array([min(n for n in (2, 4, 8, 16) if n >= len(found)) for found in values])
+    assert all(np.abs((drawn == n).mean() - 0.25) < 0.1 for n in (2, 4, 8, 16))
+    assert frozenset().union(*(v for v in values if len(v) == 2)) == frozenset(range(16))
+    keys = np.array([np.unique(sample.context[:, 0]).size for sample in samples])
+    assert abs(np.corrcoef(keys, [len(found) for found in values])[0, 1]) < 0.2
 
 
 def test_samples_with_all_symbols_do_not_depend_on_there_being_a_choice():

@@ -16,7 +16,7 @@ VALID: dict[str, Any] = {
         "num_pairs": [4, 40],
         "key_size": [1, 1],
         "key_symbols": [16, 16],
-        "random_key_symbols": [False, False],
+        "random_symbols": [False, False],
         "max_steps": [10, 20],
         "target": [0.9, 1.1],
         "num_queries": 0,

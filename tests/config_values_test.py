@@ -61,7 +61,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
             ("variant", ("remember",)),
             ("key_size", (1, 1, 1)),
             ("key_symbols", (16,)),
-            ("random_key_symbols", (True,)),
+            ("random_symbols", (True,)),
             ("max_steps", (10,)),
             ("target", ()),
         )
@@ -136,7 +136,7 @@ def test_impossible_value_is_refused_by_name(field: str, value: Any, accepted: s
             "symbols",
         ),
         (
-            "curriculum.random_key_symbols",
+            "curriculum.random_symbols",
             [True, False],
             "curriculum.num_pairs[0] = 4: must be at most 2, the number of keys of 1 digits of 2 "
             "symbols",

@@ -21,7 +21,7 @@ CONFIG = CurriculumConfig(
     num_pairs=(2, 20),
     key_size=(1, 2),
     key_symbols=(16, 16),
-    random_key_symbols=(False,) * 2,
+    random_symbols=(False,) * 2,
     max_steps=(10, 25),
     target=(0.9, 1.1),
     num_queries=0,
@@ -39,8 +39,8 @@ def test_stages_carry_their_entries() -> None:
     few = create_stages(dataclasses.replace(CONFIG, key_symbols=(16, 4)), 3)[1]
     assert few.task.key_symbols == 4
     assert few.label == "rewrite, 20 pairs of key size 2 of 4 symbols"
-    mixed = create_stages(dataclasses.replace(CONFIG, random_key_symbols=(False, True)), 3)
-    assert [stage.task.random_key_symbols for stage in mixed] == [False, True]
+    mixed = create_stages(dataclasses.replace(CONFIG, random_symbols=(False, True)), 3)
+    assert [stage.task.random_symbols for stage in mixed] == [False, True]
     assert mixed[1].label == "rewrite, 20 pairs of key size 2 of 2 to 16 symbols"
 
 

@@ -53,14 +53,15 @@ class CurriculumConfig:
     per context, 0 for all of them. With ``random_num_pairs`` every context has 1 to
     ``num_pairs`` pairs, uniformly. The keys of one context use ``key_symbols`` of the 16 symbols
     (others in every context): with few, a model cannot get far by looking at one digit. With
-    ``random_key_symbols`` a context of the stage has 2, 4, 8, ... or ``key_symbols`` of them.
+    ``random_symbols`` a context of the stage has 2, 4, 8, ... or ``key_symbols`` of them in its
+    keys, and 2, 4, 8 or 16 in its values.
     """
 
     variant: tuple[str, ...]
     num_pairs: tuple[int, ...]
     key_size: tuple[int, ...]
     key_symbols: tuple[int, ...]
-    random_key_symbols: tuple[bool, ...]
+    random_symbols: tuple[bool, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
@@ -93,7 +94,7 @@ class CurriculumConfig:
                 self.variant[index],
                 self.num_pairs[index],
                 self.key_size[index],
-                2 if self.random_key_symbols[index] else symbols,
+                2 if self.random_symbols[index] else symbols,
             )
             # A target above 1 is never reached: the stage uses all its steps.
             require(

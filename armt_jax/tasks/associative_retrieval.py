@@ -61,9 +61,9 @@ class AssociativeRetrieval:
       key_symbols: different symbols that the keys of one context are made of, chosen anew for
         every context. With few, keys share most of their digits, and none can be told from the
         others by one digit.
-      random_key_symbols: a context has 2, 4, 8, ... or ``key_symbols`` symbols, each as likely.
-        Where few keys are rewritten many times, a memory that replaces a value only roughly is
-        found out after fewer updates.
+      random_symbols: a context's keys are made of 2, 4, 8, ... or ``key_symbols`` symbols, and its
+        values of 2, 4, 8 or 16, each as likely. Where few keys get few values many times, what a
+        memory does not quite replace is found out after fewer updates.
 
     Raises:
       ConfigError: an impossible size, such as more unique keys than there are.
@@ -76,7 +76,7 @@ class AssociativeRetrieval:
     num_queries: int
     random_num_pairs: bool
     key_symbols: int = NUM_SYMBOLS
-    random_key_symbols: bool = False
+    random_symbols: bool = False
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -90,7 +90,7 @@ class AssociativeRetrieval:
             _refuse("num_queries", self.num_queries, "must be 0 (every key) or more")
         if not 2 <= self.key_symbols <= NUM_SYMBOLS:
             _refuse("key_symbols", self.key_symbols, f"must be from 2 to {NUM_SYMBOLS}")
-        fewest = min(self._symbol_choices)
+        fewest = 2 if self.random_symbols else self.key_symbols
         check_pairs("task.num_pairs", self.variant, self.num_pairs, self.key_size, fewest)
 
     @property
@@ -102,12 +102,6 @@ class AssociativeRetrieval:
     def num_keys(self) -> int:
         """Keys a context can have at most: ``key_symbols ** key_size``."""
         return self.key_symbols**self.key_size
-
-    @property
-    def _symbol_choices(self) -> list[int]:
-        """Symbols a context can have: ``key_symbols``, or also the powers of two below it."""
-        fewer = (2**power for power in range(1, 5)) if self.random_key_symbols else ()
-        return [*(choice for choice in fewer if choice < self.key_symbols), self.key_symbols]
 
     @property
     def max_queries(self) -> int:
@@ -127,8 +121,8 @@ class AssociativeRetrieval:
         if self.random_num_pairs:
             pairs = int(rng.integers(1, self.num_pairs, endpoint=True))
         symbols = self.key_symbols
-        if self.random_key_symbols:
-            symbols = int(rng.choice(self._symbol_choices))
+        if self.random_symbols:
+            symbols = int(rng.choice(_up_to(self.key_symbols)))
         if self.variant == "remember":
             keys = rng.choice(symbols**self.key_size, pairs, replace=False)
             latest = np.arange(pairs)
@@ -162,9 +156,10 @@ class AssociativeRetrieval:
             digits = rng.permutation(NUM_SYMBOLS)[digits]
         segments[:, : self.key_size] = digits
         segments[:, self.key_size] = PAIR_TOKEN
-        segments[:, self.key_size + 1 : -1] = rng.integers(
-            0, NUM_SYMBOLS, (keys.size, self.value_size)
-        )
+        values = rng.integers(0, NUM_SYMBOLS, (keys.size, self.value_size))
+        if self.random_symbols:
+            values = rng.permutation(NUM_SYMBOLS)[values % rng.choice(_up_to(NUM_SYMBOLS))]
+        segments[:, self.key_size + 1 : -1] = values
         segments[:, -1] = END_TOKEN
         return segments
 
@@ -178,8 +173,8 @@ def stream_key(task: AssociativeRetrieval, split: str, seed: int, stage: int = 0
     # Without these choices the samples are those from before there was one.
     if task.key_symbols == NUM_SYMBOLS:
         del described["key_symbols"]
-    if not task.random_key_symbols:
-        del described["random_key_symbols"]
+    if not task.random_symbols:
+        del described["random_symbols"]
     settings = {
         "task": described,
         "split": split,
@@ -188,6 +183,11 @@ def stream_key(task: AssociativeRetrieval, split: str, seed: int, stage: int = 0
     }
     text = json.dumps(settings, sort_keys=True)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _up_to(most: int) -> list[int]:
+    """The powers of two from 2 on, below ``most``, and ``most``."""
+    return [*(2**power for power in range(1, 5) if 2**power < most), most]
 
 
 def _latest_positions(keys: np.ndarray) -> np.ndarray:

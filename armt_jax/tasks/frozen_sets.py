@@ -110,7 +110,7 @@ def frozen_size(task: AssociativeRetrieval, split: str) -> int:
 def frozen_config(task: AssociativeRetrieval) -> FrozenConfig:
     """The builder's config for the sizes of ``task``, asked one query per context."""
     frozen = dataclasses.replace(task, num_queries=1, random_num_pairs=False)
-    frozen = dataclasses.replace(frozen, random_key_symbols=False)
+    frozen = dataclasses.replace(frozen, random_symbols=False)
     sizes = f"n{task.num_pairs}_k{task.key_size}_v{task.value_size}"
     if task.key_symbols < NUM_SYMBOLS:
         sizes += f"_of{task.key_symbols}"

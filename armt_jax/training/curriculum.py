@@ -28,7 +28,7 @@ class Stage:
         task = self.task
         noun = "pair" if task.num_pairs == 1 else "pairs"
         symbols = "" if task.key_symbols == NUM_SYMBOLS else f" of {task.key_symbols} symbols"
-        if task.random_key_symbols:
+        if task.random_symbols:
             symbols = f" of 2 to {task.key_symbols} symbols"
         return f"{task.variant}, {task.num_pairs} {noun} of key size {task.key_size}{symbols}"
 
@@ -97,7 +97,7 @@ def create_stages(curriculum: CurriculumConfig, value_size: int) -> tuple[Stage,
                 num_queries=curriculum.num_queries,
                 random_num_pairs=curriculum.random_num_pairs,
                 key_symbols=curriculum.key_symbols[index],
-                random_key_symbols=curriculum.random_key_symbols[index],
+                random_symbols=curriculum.random_symbols[index],
             ),
             max_steps=curriculum.max_steps[index],
             target=curriculum.target[index],
