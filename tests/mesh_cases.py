@@ -36,12 +36,12 @@ def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, stage: int = 1) -> Me
 
 @functools.cache
 def model_of(backbone: str = "gpt2", **changes: Any) -> ARMT:
-    """Every axis of every parameter is even; no two sizes that a rule splits are alike."""
+    """Every axis of every parameter is even, and no half of one is as long as another's whole."""
     sizes: dict[str, Any] = {
         "n_layer": 2,
         "n_head": 2,
         "d_model": 8,
-        "d_ff": 12,
+        "d_ff": 20,
         "d_mem": 4,
         "num_mem_tokens": 2,
         "n_positions": 16,
@@ -85,8 +85,8 @@ def batches() -> list[Batch]:
 
 
 @functools.cache
-def compiled_step(backbone: str, optimizer: str, mesh: Mesh, pieces: int = 1) -> Any:
-    """The step, compiled for the dtypes that hold at the first call."""
+def compiled_step(backbone: str, optimizer: str, mesh: Mesh, pieces: int) -> Any:
+    """The step, compiled for float64 or what holds at the first call."""
     step = jit_train_step(
         model_of(backbone), optimizer_of(optimizer), TASK.value_size, pieces, mesh
     )
