@@ -19,8 +19,8 @@ from armt_jax.processes import (
     process_index,
 )
 from armt_jax.training.checkpoints import CheckpointError
+from armt_jax.training.divergence import NonFiniteError
 from armt_jax.training.interruption import Interrupted
-from armt_jax.training.loop import NonFiniteError
 
 USER_ERROR = 2
 FAILED = 1

@@ -14,14 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
-from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.memory import associative
-from armt_jax.memory.feature_maps import feature_dim
-from armt_jax.memory.rules import PRESETS, MemoryRule
 from armt_jax.models import backbones
+from armt_jax.models.armt_layer import ArmtLayer
 from armt_jax.models.attention import KeyValues, SegmentContext
 from armt_jax.models.gpt2 import columns_by_head
 from armt_jax.models.layers import layer_params
@@ -51,36 +48,8 @@ class ArmtState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ARMT:
-    """ARMT as a ``SegmentModel``: pure functions of parameters, state and segment.
-
-    Attributes:
-      config: the model's shape.
-      heads_apart: the parameters are those of ``columns_by_head``.
-    """
-
-    config: ModelConfig
-    heads_apart: bool = False
-
-    def __post_init__(self) -> None:
-        if self.config.num_mem_tokens < 1:
-            raise ConfigError("model.num_mem_tokens = 0: ARMT writes from memory tokens, needs 1")
-
-    @property
-    def rule(self) -> MemoryRule:
-        """The memory rule."""
-        return PRESETS[self.config.rule]
-
-    @property
-    def features(self) -> int:
-        """Number of features ``k``: rows of ``A``."""
-        return feature_dim(self.rule.feature_map, self.config.d_mem, self.config.nu)
-
-    def block(self, param_dtype: jax.typing.DTypeLike = jnp.float32) -> nn.Module:
-        """The Linen module of one transformer block."""
-        block = backbones.BACKBONES[self.config.backbone].block
-        options = {"heads_apart": True} if self.heads_apart else {}
-        return block(self.config, param_dtype, **options)
+class ARMT(ArmtLayer):
+    """ARMT as a ``SegmentModel``: pure functions of parameters, state and segment."""
 
     def by_head(self) -> ARMT:
         """The same model for parameters of ``columns_by_head``."""
@@ -178,71 +147,6 @@ class ARMT:
         )
         attend = jnp.tril(jnp.ones((total, total), bool))[None] & columns[:, None, :]
         return x, SegmentContext(positions, attend, jnp.any(segment.mask, axis=1))
-
-    @at_model_precision
-    def query(self, params_l: Params, x: jax.Array) -> jax.Array:
-        """``W_Q x``: ``[b, n, d] -> [b, n, d_mem]``."""
-        projections = MemoryProjections(self.config)
-        return jnp.asarray(projections.apply({"params": params_l["memory"]}, x, method="query"))
-
-    @at_model_precision
-    def key_value_gate(
-        self, params_l: Params, m: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of memory tokens ``m [b, m, d]``: ``W_K m``, ``W_V m`` and ``beta`` (Eq. 1)."""
-        projections = MemoryProjections(self.config)
-        out: Any = projections.apply({"params": params_l["memory"]}, m, method="write")
-        k, v, logits = out
-        return k, v, associative.gate(self.rule, logits)
-
-    @at_model_precision
-    def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:
-        """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
-        phi_q = associative.features(self.rule, self.query(params_l, x), self.config.nu)
-        return x + associative.recall(self.rule, memory, phi_q).astype(x.dtype)
-
-    @at_model_precision
-    def apply_block(
-        self,
-        params_l: Params,
-        x: jax.Array,
-        context: SegmentContext,
-        past: KeyValues | None = None,
-        last: int | None = None,
-    ) -> tuple[jax.Array, KeyValues]:
-        """The transformer block alone; see ``GPT2Block``."""
-        out: Any = self.block().apply({"params": params_l["block"]}, x, context, past, last)
-        return out
-
-    @at_model_precision
-    def layer(
-        self,
-        params_l: Params,
-        memory: associative.MemoryState,
-        x: jax.Array,
-        context: SegmentContext,
-        past: KeyValues | None = None,
-        last: int | None = None,
-    ) -> tuple[associative.MemoryState, jax.Array, KeyValues]:
-        """Recall, block, write: one layer of one segment.
-
-        Args:
-          params_l: of this layer.
-          memory: of this layer, before the segment.
-          x: ``[b, t + m, d]``, memory tokens last.
-          context: from ``embed``.
-          past: keys and values of the window.
-          last: compute these last rows of the output only (at least the memory tokens).
-
-        Returns:
-          The memory after the segment, the output, and the segment's own keys and values.
-        """
-        x = self.recall(params_l, memory, x)
-        x, own = self.apply_block(params_l, x, context, past, last)
-        k, v, beta = self.key_value_gate(params_l, x[:, -self.config.num_mem_tokens :])
-        phi_k = associative.features(self.rule, k, self.config.nu)
-        memory = associative.update(self.rule, memory, phi_k, v, beta, context.write)
-        return memory, x, own
 
     def step(
         self, params: Params, state: ArmtState, segment: Segment

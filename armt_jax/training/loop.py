@@ -35,6 +35,7 @@ from armt_jax.tasks.stream import train_stream
 from armt_jax.training import curriculum
 from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.curriculum import Position, Stage
+from armt_jax.training.divergence import divergence
 from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.meter import Meter
@@ -45,15 +46,10 @@ from armt_jax.training.state import (
     TrainState,
     abstract_state,
     create_state,
-    parameter_names,
     reset_optimizer,
 )
 from armt_jax.training.step import StepMetrics, jit_train_step
 from armt_jax.training.workdir import Workdir
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or a gradient is NaN or infinite; the message says where."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,15 +287,8 @@ class Trainer:
             return
         metrics: Any = jax.device_get(self._pending)
         self._pending = None
-        if np.isfinite(metrics.loss) and metrics.finite.all():
-            return
-        names = parameter_names(self.state.params)
-        wrong = [name for name, ok in zip(names, metrics.finite, strict=True) if not ok]
-        where = f"; first of {len(wrong)} such gradients: {', '.join(wrong[:3])}" if wrong else ""
         stage = self.position.stage
-        failure = NonFiniteError(
-            f"step {self.position.step} (stage {stage + 1}: {self.stages[stage].label}): "
-            f"loss = {float(metrics.loss)}, gradient norm = {float(metrics.grad_norm)}{where}; "
-            "stopped, the last checkpoint is from before it"
-        )
-        raise mark_agreed(failure)  # every process has these numbers
+        where = f"step {self.position.step} (stage {stage + 1}: {self.stages[stage].label})"
+        failure = divergence(metrics, self.state.params, where)
+        if failure is not None:
+            raise mark_agreed(failure)  # every process has these numbers
