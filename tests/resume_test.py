@@ -19,8 +19,8 @@ from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.training import loop
 from armt_jax.training.divergence import NonFiniteError
-from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.interruption import Interrupted
+from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import WALL_CLOCK
 from armt_jax.training.workdir import Workdir
 from configs import ar_remember
