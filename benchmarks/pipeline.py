@@ -22,6 +22,7 @@ from absl import app, flags
 from armt_jax.config import ConfigError
 from benchmarks import machine
 from benchmarks.cases import CASES, find_case
+from benchmarks.efficiency import with_measured_efficiency
 from benchmarks.report import tables
 from benchmarks.side_by_side import (
     READ,
@@ -37,26 +38,6 @@ _STAGES = flags.DEFINE_integer("stages", 2, "groups of layers", lower_bound=2)
 _LENGTHS = flags.DEFINE_list("segments", ["4", "16", "64"], "lengths of texts")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "how often all take their turn", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "print only the JSON line")
-
-
-def efficiency(segments: int, stages: int) -> float:
-    """Share of the stages' steps that is work."""
-    return segments / (segments + stages - 1)
-
-
-def with_measured_efficiency(rows: list[dict], stages: int) -> list[dict]:
-    """Rows with ``segments`` and ``seconds``, with steps and both efficiencies added."""
-    longest = max(rows, key=lambda row: row["segments"])
-    step = longest["seconds"] / (longest["segments"] + stages - 1)
-    return [
-        {
-            **row,
-            "steps": row["segments"] + stages - 1,
-            "efficiency": efficiency(row["segments"], stages),
-            "measured_efficiency": row["segments"] * step / row["seconds"],
-        }
-        for row in rows
-    ]
 
 
 def measure(name: str, stages: int, lengths: list[int], rounds: int) -> dict:

@@ -180,6 +180,7 @@ def test_commands_name_flags_that_there_are(quick: bool) -> None:
         assert used <= defined, job.command
 
 
+@pytest.mark.slow
 def test_a_real_run(tmp_path: pathlib.Path) -> None:
     """Machine and schedules of the tiny case, as the command runs them; and one that fails."""
     schedules = ("benchmarks.schedules", "--case=tiny", "--segments=3", "--rounds=1", "--json")

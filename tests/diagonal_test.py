@@ -43,6 +43,7 @@ def test_diagonal_equals_sequential() -> None:
     assert_close((loss, after, grads), (expected_loss, expected_after, expected_grads), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_diagonal_with_remat_equals_sequential_for_the_other_backbone() -> None:
     model = small_model(n_layer=2, backbone="gpt_neox", rule="armt_sequential")

@@ -30,6 +30,7 @@ def test_a_peak_is_what_was_allocated_since_and_is_gone() -> None:
         assert size - 1 <= found <= size + 16
 
 
+@pytest.mark.slow
 def test_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = memory.measure(SIZE, "sequential, segment", 4, 2, 1, limit=2.0**30)
     assert all(value is not None and value > 0 for value in cell.values())

@@ -55,7 +55,7 @@ def assert_trains_as_one(backbone: str, optimizer: str, axes: Axes, pieces: int 
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("axes", [EIGHT, DEEP], ids=str)
+@pytest.mark.parametrize("axes", [EIGHT, pytest.param(DEEP, marks=pytest.mark.slow)], ids=str)
 def test_eight_devices_train_as_one(axes: Axes) -> None:
     """With Muon, whose matrices are orthogonalised whole whatever device has which part."""
     assert_trains_as_one("gpt2", "muon", axes)

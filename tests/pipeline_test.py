@@ -43,6 +43,7 @@ def test_pipeline_equals_diagonal() -> None:
     assert_gradients_mean_something(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_pipeline_without_hidden_states_with_remat_for_the_other_backbone() -> None:
     """Three stages of one layer, all of the batch in each."""

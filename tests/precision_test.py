@@ -121,7 +121,7 @@ def _vector(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("backbone", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("backbone", ["gpt2", pytest.param("gpt_neox", marks=pytest.mark.slow)])
 def test_bfloat16_is_float32_to_its_eight_bits(backbone: str) -> None:
     """Against what rounding the weights alone to bfloat16, once, does to the float32 model.
 
@@ -186,6 +186,7 @@ def _precisions(model: ARMT, schedule: str) -> list[Any]:
     return [equation.params["precision"] for equation in products]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["sequential", "chunked", "diagonal"])
 def test_every_product_has_the_precision_that_is_asked_for(schedule: str) -> None:
     sizes: dict[str, Any] = {"n_layer": 2, "n_head": 2, "d_model": 16, "d_mem": 4}

@@ -25,6 +25,7 @@ def _gradients(reading: Reading, pieces: int = 1) -> Any:
     return quick_jit(run)(busy_params(), draw_batch(4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_queries_train_the_last_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a loop with ``stop_gradient`` after two of the four segments."""

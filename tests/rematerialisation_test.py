@@ -75,9 +75,9 @@ def test_two_levels_are_the_schedule_itself(schedule: str, layers: int) -> None:
 @pytest.mark.parametrize(
     ("schedule", "remat"),
     [
-        ("sequential", "segment"),
         ("sequential", "sqrt"),
-        ("chunked", "sqrt"),
+        pytest.param("sequential", "segment", marks=pytest.mark.slow),
+        pytest.param("chunked", "sqrt", marks=pytest.mark.slow),
         pytest.param("diagonal", "sqrt", marks=pytest.mark.slow),
     ],
 )

@@ -38,7 +38,8 @@ def _train(devices: int, grad_accum: int = 1, steps: int = 3) -> tuple[TrainStat
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("devices", "grad_accum"), [pytest.param(4, 1, marks=pytest.mark.slow), (2, 2)]
+    ("devices", "grad_accum"),
+    [pytest.param(n, m, marks=pytest.mark.slow) for n, m in ((4, 1), (2, 2))],
 )
 def test_devices_train_as_one(devices: int, grad_accum: int) -> None:
     """Shares of the batch have unequal numbers of queries, so a mean of means would differ."""

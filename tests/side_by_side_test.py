@@ -13,7 +13,7 @@ import pytest
 from armt_jax import ConfigError
 from benchmarks import side_by_side
 from benchmarks.cases import find_case
-from benchmarks.pipeline import efficiency, with_measured_efficiency
+from benchmarks.efficiency import efficiency, with_measured_efficiency
 from benchmarks.side_by_side import (
     TOLERANCE,
     Program,

@@ -102,9 +102,9 @@ class _ByHand(Case):
 @pytest.mark.parametrize(
     ("schedule", "bptt", "remat"),
     [
-        ("sequential", 2, "sqrt"),
-        ("chunked", 2, "none"),
         ("chunked", 3, "sqrt"),
+        pytest.param("sequential", 2, "sqrt", marks=pytest.mark.slow),
+        pytest.param("chunked", 2, "none", marks=pytest.mark.slow),
         pytest.param("diagonal", 2, "segment", marks=pytest.mark.slow),
     ],
 )
