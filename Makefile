@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that run tests: compiling, most of their time, uses one core.
+WORKERS ?= 2
 # A range, not a pin: the lock it writes is what has to be exact.
 UV := uv>=0.11,<1
 
@@ -30,7 +32,7 @@ help: ## List the targets
 	@echo
 	@echo "make install PYTHON=python3.12 picks the interpreter (3.11, 3.12 or 3.13) of a new .venv;"
 	@echo "to change that of an old one: make clean."
-	@echo "make test PYTEST_ARGS='-k memory -n 2' hands arguments to pytest."
+	@echo "make test WORKERS=8 PYTEST_ARGS='-k memory' hands arguments to pytest."
 
 # Internal: install and .ci/run ask it.
 check-python:
@@ -73,11 +75,11 @@ quickstart: install ## Train ARMT to remember 15 pairs, evaluate, print a table,
 
 test: lint ## Lint, type-check and run the tests, without the slow ones
 	@echo "== Tests (without the slow ones)"
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: lint ## The same with the slow tests
 	@echo "== Tests (all)"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: install ## Check formatting, lint and types
 	@echo "== Formatting"

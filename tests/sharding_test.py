@@ -63,7 +63,7 @@ def test_parameters_lie_on_every_device_and_the_batch_in_shares() -> None:
     assert all(sharding.shard_shape((8, 4, 5)) == (2, 4, 5) for sharding in jax.tree.leaves(batch))
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_evaluation_on_devices_that_do_not_divide_the_batch(devices: int) -> None:
     params, samples = busy_params(), draw_batch(14)
     scored = [
