@@ -7,7 +7,7 @@ import dataclasses
 from armt_jax.config.checks import one_of, positive, require
 
 REMATS = ("none", "segment", "sqrt")
-# Of `run_segments`; a pipeline is laid out by its mesh, which training does not have.
+# Of `run_segments`; training is a pipeline where `mesh.stage` says so.
 TRAIN_SCHEDULES = ("auto", "sequential", "chunked", "diagonal")
 
 

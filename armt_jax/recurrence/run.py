@@ -77,8 +77,7 @@ def run_segments(
       ConfigError: a schedule that there is not, or that this model, state or mesh cannot have.
     """
     _check_options(schedule, remat, bptt)
-    if reset is not None:
-        reset = _checked_reset(reset, segments)
+    reset = _checked_reset(reset, segments)
     if schedule == "auto":
         schedule = choose_schedule(model, state, segments, reset)
     why = _why_not(schedule, model, state, segments, reset)
@@ -88,10 +87,9 @@ def run_segments(
     first = last_window(segments.tokens.shape[0], bptt)
     if first and not need_hidden:
         # Gradients of the final state end there.
-        before, segments, before_reset, reset = _split(segments, reset, first)
+        before, segments, early, reset = _split(segments, reset, first)
         fixed = lax.stop_gradient((params, state))
-        state, _ = _run(schedule, model, *fixed, before, reset=before_reset, **options)
-        state = lax.stop_gradient(state)
+        state = lax.stop_gradient(_run(schedule, model, *fixed, before, reset=early, **options)[0])
     options.update(remat=remat, bptt=bptt, reset=reset)
     return _run(schedule, model, params, state, segments, **options)
 
@@ -165,7 +163,9 @@ def _why_not(
     return None
 
 
-def _checked_reset(reset: jax.Array, segments: Segment) -> jax.Array:
+def _checked_reset(reset: jax.Array | None, segments: Segment) -> jax.Array | None:
+    if reset is None:
+        return None
     expected = segments.tokens.shape[:2]
     shape, dtype = jnp.shape(reset), jnp.result_type(reset)
     if shape != expected or dtype.name != "bool":
