@@ -1,8 +1,8 @@
 """bAbI tasks v1.2 (Weston et al. 2015, arXiv 1502.05698): files, stories, questions.
 
-A line of a file is ``ID text``, or for a question ``ID text<TAB>answer<TAB>supporting ids``. Ids count
-from 1 within a story. BABILong (arXiv 2406.10149) makes one sample of every question: all earlier
-facts of its story, earlier questions left out.
+A line of a file is ``ID text``, or for a question ``ID text<TAB>answer<TAB>supporting ids``. Ids
+count from 1 within a story. BABILong (arXiv 2406.10149) makes one sample of every question: all
+earlier facts of its story, earlier questions left out.
 """
 
 from __future__ import annotations

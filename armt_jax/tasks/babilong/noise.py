@@ -1,8 +1,8 @@
 """Background text: sentences of books, in reading order, from a random place on.
 
-``TokenisedBooks`` cuts the books of a corpus into sentences and tokenises each once. A ``Passage`` is
-the noise of one sample: which sentences of which books, known from the start, and made into arrays
-only where they are read. So 50 million tokens are a list of some hundred entries.
+``TokenisedBooks`` cuts the books of a corpus into sentences and tokenises each once. A ``Passage``
+is the noise of one sample: which sentences of which books, known from the start, and made into
+arrays only where they are read. So 50 million tokens are a list of some hundred entries.
 
 As in BABILong: a random book, from a random character on; the first sentence, which that character
 cuts in two, is dropped, and so is the book's last; sentences under 10 tokens are skipped; when the

@@ -1,11 +1,11 @@
 """A sample of BABILong: facts among noise, the question, GEN, the answer, the end.
 
 The authors' sequence is ``context, question, GEN, answer, end``. The context has exactly the tokens
-asked for: the facts, and noise that fills the rest. With ``n`` noise sentences there are ``n + 1`` gaps;
-each fact draws one uniformly, and the sorted draws are where the facts go, in their order. All of that
-is known before a token is read (the noise is a list of sentences of tokenised books), so the
-distribution is the authors' own, and any part of the context can be read by itself: blocks of whatever
-size give the same tokens, and a context of 50 million never exists as one array.
+asked for: the facts, and noise that fills the rest. With ``n`` noise sentences there are ``n + 1``
+gaps; each fact draws one uniformly, and the sorted draws are where the facts go, in their order.
+All of that is known before a token is read (the noise is a list of sentences of tokenised books),
+so the distribution is the authors' own, and any part of the context can be read by itself: blocks
+of whatever size give the same tokens, and a context of 50 million never exists as one array.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class BabilongSample:
         gaps: np.ndarray,
         query: Query,
     ) -> None:
-        """``gaps`` int ``[f]``, sorted: fact ``f`` stands in front of noise sentence ``gaps[f]``."""
+        """``gaps`` int ``[f]``, sorted: fact ``f`` stands before noise sentence ``gaps[f]``."""
         self.question = question
         self.query = query
         self._facts = [np.asarray(fact, np.int32) for fact in facts]
@@ -145,7 +145,7 @@ def build_sample(
     low, high = depth
     if not 0.0 <= low < high <= 1.0:
         raise ConfigError(f"depth = {depth!r}: must be (from, to) with 0 <= from < to <= 1")
-    facts = tokenizer.sentences(question.facts)
+    facts = tokenizer.facts(question.facts)
     fact_tokens = sum(len(fact) for fact in facts)
     if num_tokens and num_tokens < fact_tokens:
         raise ConfigError(
@@ -161,7 +161,7 @@ def build_sample(
 
 
 def sample_rng(stream: int, index: int) -> np.random.Generator:
-    """The generator of sample ``index`` of a stream (``streams.stream_key``)."""
+    """The generator of sample ``index`` of a stream, two 64-bit numbers."""
     return np.random.Generator(np.random.Philox(key=np.array([stream, index], np.uint64)))
 
 

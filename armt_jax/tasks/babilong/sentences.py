@@ -1,10 +1,11 @@
 """Cutting prose into sentences, by rules that can be read.
 
-A sentence ends at ``.``, ``!`` or ``?`` (and quotes or brackets that close there) when blanks follow
-and then something that can begin a sentence: a capital, a digit, an opening quote or bracket. It does
-not end behind an abbreviation (``Mr.``) or an initial (``J.``). An empty line ends a sentence too, so
-that headings stand alone. BABILong uses NLTK's Punkt, which needs a download, and which knows
-abbreviations from statistics and no empty lines. Line breaks inside a sentence stay.
+A sentence ends at ``.``, ``!`` or ``?`` (and quotes or brackets that close there) when blanks
+follow and then something that can begin a sentence: a capital, a digit, an opening quote or
+bracket. It does not end behind an abbreviation (``Mr.``) or an initial (``J.``). An empty line ends
+a sentence too, so that headings stand alone. BABILong uses NLTK's Punkt, which needs a download,
+and which knows abbreviations from statistics and no empty lines. Line breaks inside a sentence
+stay.
 
 The rules look at a few characters only. So sentences that follow a place in a text are the same
 whether the text before it is there or not.
@@ -18,9 +19,7 @@ import re
 VERSION = 1
 
 _CLOSING = "\"'”’)\\]_"
-_END = re.compile(
-    rf"[.!?]+[{_CLOSING}]*(?=\s+[\"'“‘(\[_]*[A-Z0-9À-ÖØ-Þ])|\n[ \t]*\n|\Z"  # noqa: RUF001
-)
+_END = re.compile(rf"[.!?]+[{_CLOSING}]*(?=\s+[\"'“‘(\[_]*[A-Z0-9À-ÖØ-Þ])|\n[ \t]*\n|\Z")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Messrs|Mme|Mlle|Dr|Prof|Rev|Hon|St|Sir|Capt|Col|Gen|Lieut|Lt|Maj|Sergt|Sgt|"
     r"Gov|Sen|Rep|Esq|Jr|Sr|Bros|Co|Ltd|Inc|No|Nos|Vol|Vols|Ch|Chap|Fig|Sec|Ed|Eds|vs|viz|cf|etc|"

@@ -2,13 +2,15 @@
 
 The generating process was read off the files of v1.2 and is checked against them:
 
-- Everybody starts somewhere, objects lie somewhere, and no fact says where. A fact: a kind of action
-  and an actor are drawn until the action is possible. A move goes to any other location; grabbing
-  takes one of the free objects here, dropping one of those held. Giving does not depend on the actor
-  drawn: the first object, in order, whose holder is not alone goes to the first other, in order.
+- Everybody starts somewhere, objects lie somewhere, and no fact says where. A fact: a kind of
+  action and an actor are drawn until the action is possible. A move goes to any other location;
+  grabbing takes one of the free objects here, dropping one of those held. Giving does not depend on
+  the actor drawn: the first object, in order, whose holder is not alone goes to the first other, in
+  order.
 - After every two facts a question is asked if one is possible, until there are five. It must touch
-  one of the last five facts: qa1 draws one of them and asks about its actor; qa2, qa3 and qa5 draw an
-  object that was last taken, dropped or given there and whose answer has 2, 3 and 1 supporting facts.
+  one of the last five facts: qa1 draws one of them and asks about its actor; qa2, qa3 and qa5 draw
+  an object that was last taken, dropped or given there and whose answer has 2, 3 and 1 supporting
+  facts.
 - qa4: three rooms in a line. Each of two facts names the middle room first with probability 1/3.
 """
 
@@ -26,7 +28,6 @@ from armt_jax.tasks.babilong.events import (
     GIVE,
     GRAB,
     LOCATIONS,
-    MOVE,
     OPPOSITE,
     RELATION,
     SIMULATED_TASKS,
@@ -63,8 +64,13 @@ class Simulator:
         if self.seed < 0:
             raise ConfigError(f"seed = {self.seed}: must be 0 or more")
 
+    @property
+    def num_questions(self) -> int:
+        """Numbers of questions are below it: there is no end in practice."""
+        return 2**50
+
     def question(self, index: int) -> Question:
-        """Question ``index``, with the facts before it: five in a row are of one story."""
+        """Question ``index``, with the facts before it; a story has five in a row (qa4: one)."""
         per_story = QUESTIONS_PER_STORY[self.task]
         return self.story(index // per_story)[index % per_story]
 

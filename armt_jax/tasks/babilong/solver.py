@@ -2,8 +2,8 @@
 
 It knows no world but the text: where somebody is follows from moves, from grabbing what lies at a
 known place, and from giving, for which both must be in one place. On the real files it agrees with
-every answer but some of qa5's ``What did X give to Y?``: where X gave Y two objects, v1.2 asks about
-either of them, by chance, and the text does not say about which. ``answers`` then gives both.
+every answer but some of qa5's ``What did X give to Y?``: where X gave Y two objects, v1.2 asks
+about either of them, by chance, and the text does not say about which. ``answers`` then gives both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tokenizers of BABILong: GPT-2's from files, or a small one trained on the task.
 
 BABILong tokenises sentence by sentence: a fact or a noise sentence with a leading blank, a question
-and an answer without one. `` bathroom`` is one token of GPT-2, ``bathroom`` two; whoever tokenises the
-whole text at once gets another text than the one public checkpoints were trained on.
+and an answer without one. `` bathroom`` is one token of GPT-2, ``bathroom`` two; whoever tokenises
+the whole text at once gets another text than the one public checkpoints were trained on.
 
 GPT-2 marks the end of a question with the word ``GEN`` (one token) and the end of an answer with
 ``<|endoftext|>``, as the authors do. A small tokenizer has special tokens for both.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from armt_jax.config import ConfigError
 END = "<|endoftext|>"
 GPT2_GEN = "GEN"
 SMALL_GEN = "<|gen|>"
+# Remembered facts; qa1 to qa5 have some 2,000 between them.
+_MOST_FACTS = 100_000
 
 
 class BabilongTokenizer:
@@ -44,6 +46,7 @@ class BabilongTokenizer:
           ConfigError: it has no such token.
         """
         self._backend = backend
+        self._facts: dict[str, list[int]] = {}
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.gen_id = self._special(gen_token)
         self.end_id = self._special(end_token)
@@ -58,6 +61,14 @@ class BabilongTokenizer:
             [f" {text}" for text in texts], add_special_tokens=False
         )
         return [one.ids for one in encoded]
+
+    def facts(self, texts: Sequence[str]) -> list[list[int]]:
+        """``sentences``, remembered: the same few thousand facts come again and again."""
+        if len(self._facts) > _MOST_FACTS:
+            self._facts.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._facts]
+        self._facts.update(zip(new, self.sentences(new), strict=True))
+        return [self._facts[text] for text in texts]
 
     def bare(self, text: str) -> list[int]:
         """Ids of a question or an answer: no leading blank."""
@@ -120,7 +131,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> BabilongTokenizer:
     Every byte has an id, so there is no text without ids.
 
     Args:
-      texts: what to learn from, as sentences; ``training_sentences`` makes some.
+      texts: what to learn from, with leading blanks where the task has them
+        (``vocabulary.training_texts`` makes some).
       vocab_size: at least 258, the bytes and two special tokens.
 
     Raises:
@@ -136,7 +148,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> BabilongTokenizer:
         initial_alphabet=sorted(alphabet),
         show_progress=False,
     )
-    backend.train_from_iterator(_with_leading_blanks(texts), trainer)
+    backend.train_from_iterator(texts, trainer)
     return BabilongTokenizer(backend, SMALL_GEN, END)
 
 
@@ -163,7 +175,3 @@ def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
     backend.decoder = decoders.ByteLevel()  # pyright: ignore
     return backend
-
-
-def _with_leading_blanks(texts: Iterable[str]) -> Iterator[str]:
-    return (f" {text}" for text in texts)

@@ -1,4 +1,4 @@
-"""The small world of qa1, qa2, qa3 and qa5: actors, locations, objects, and one thing after another."""
+"""The small world of qa1, qa2, qa3 and qa5: actors, locations, objects, and what happens."""
 
 from __future__ import annotations
 

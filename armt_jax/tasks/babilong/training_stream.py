@@ -1,0 +1,245 @@
+"""Training examples of BABILong: a Grain source, any example by its number.
+
+Two forms of an example:
+
+- ``ForkedExample``: the context as segments, and some questions about it, each a row of its own
+  that is answered from the memory after the context (``recurrence.answer``). One reading of a
+  context trains everything that can be asked about it.
+- ``SequenceExample``: the authors' sequence, context, question, GEN, answer, end, padded on the
+  left.
+
+The number of segments is drawn uniformly from 1 to the most (from the first that holds the facts).
+
+Axis legend: ``s`` segment, ``t`` token of a segment, ``q`` query, ``u`` token of a query, ``n``
+token of a sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import grain.python as grain
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.tasks.babilong.babi import Question
+from armt_jax.tasks.babilong.events import SIMULATED_TASKS
+from armt_jax.tasks.babilong.noise import TokenisedBooks
+from armt_jax.tasks.babilong.questions import QuestionSource
+from armt_jax.tasks.babilong.sample import (
+    RESERVED_TOKENS,
+    WHOLE_CONTEXT,
+    BabilongSample,
+    Query,
+    build_sample,
+    make_query,
+    sample_rng,
+)
+from armt_jax.tasks.babilong.solver import all_questions
+from armt_jax.tasks.stream import TrainStream
+
+# Facts of a sample, at most, per token of it: the authors' max_n_facts = sample size / 5.
+TOKENS_PER_FACT = 5
+_NUM_EXAMPLES = 2**62
+_MOST_DRAWS = 1_000
+
+
+class ForkedExample(NamedTuple):
+    """A context and questions about it; a batch has a leading axis ``b`` on every array.
+
+    Attributes:
+      context: int32 ``[s, t]``; whole segments, padding segments in front.
+      context_mask: bool ``[s, t]``, False at padding.
+      queries: int32 ``[q, u]``: question, GEN, answer, end, then padding.
+      query_mask: bool ``[q, u]``, False at padding; row 0 is the question bAbI asks.
+      loss_mask: bool ``[q, u]``, True at the positions that predict the answer and the end.
+    """
+
+    context: np.ndarray
+    context_mask: np.ndarray
+    queries: np.ndarray
+    query_mask: np.ndarray
+    loss_mask: np.ndarray
+
+
+class SequenceExample(NamedTuple):
+    """The authors' sequence; a batch has a leading axis ``b`` on every array.
+
+    Attributes:
+      tokens: int32 ``[n]``, ``n`` = segments x segment size; padding in front.
+      mask: bool ``[n]``, False at padding.
+      loss_mask: bool ``[n]``, True at the positions that predict the answer and the end (a
+        ``labels_mask`` of ``next_token_loss``).
+    """
+
+    tokens: np.ndarray
+    mask: np.ndarray
+    loss_mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleMaker:
+    """Sizes of examples, and what they are made of.
+
+    Attributes:
+      questions: a ``Simulator`` or a ``QuestionList``.
+      books: the noise, with the tokenizer.
+      max_segments, segment_size: of the context (forked) or of the sequence: ``s`` and ``t``.
+      num_queries, query_size: ``q`` and ``u`` of forked examples; 1 asks bAbI's question alone.
+      depth: the part of the context in whose gaps facts may lie.
+
+    Raises:
+      ConfigError: a size below 1.
+    """
+
+    questions: QuestionSource
+    books: TokenisedBooks
+    max_segments: int
+    segment_size: int
+    num_queries: int
+    query_size: int
+    depth: tuple[float, float] = WHOLE_CONTEXT
+
+    def __post_init__(self) -> None:
+        for name in ("max_segments", "segment_size", "num_queries", "query_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    def forked(self, rng: np.random.Generator) -> ForkedExample:
+        """A context of whole segments and up to ``num_queries`` questions about it."""
+        sample = self._sample(rng, reserved=0)
+        context = _pad_left(sample.context(), self.max_segments * self.segment_size)
+        queries = np.zeros((self.num_queries, self.query_size), np.int32)
+        query_mask, loss_mask = np.zeros(queries.shape, bool), np.zeros(queries.shape, bool)
+        for row, query in enumerate(self._queries(sample, rng)):
+            size = query.tokens.size
+            if size > self.query_size:
+                raise ConfigError(
+                    f"query_size = {self.query_size}: must be at least {size}, for a question of "
+                    f"{sample.question.task} with its answer"
+                )
+            queries[row, :size] = query.tokens
+            query_mask[row, :size] = True
+            loss_mask[row, :size] = query.loss_mask
+        shape = (self.max_segments, self.segment_size)
+        mask = np.arange(context.size) >= context.size - sample.num_tokens
+        return ForkedExample(
+            context.reshape(shape), mask.reshape(shape), queries, query_mask, loss_mask
+        )
+
+    def sequence(self, rng: np.random.Generator) -> SequenceExample:
+        """The authors' sequence of one question.
+
+        Raises:
+          ConfigError: question and answer are longer than the 20 tokens reserved for them.
+        """
+        sample = self._sample(rng, reserved=RESERVED_TOKENS)
+        tokens = sample.sequence()
+        size = self.max_segments * self.segment_size
+        if sample.query.tokens.size > RESERVED_TOKENS:
+            raise ConfigError(
+                f"question = {sample.question.question!r}: must fit into {RESERVED_TOKENS} tokens "
+                f"with its answer, has {sample.query.tokens.size}"
+            )
+        loss_mask = np.zeros(size, bool)
+        loss_mask[size - sample.query.tokens.size :] = sample.query.loss_mask
+        mask = np.arange(size) >= size - tokens.size
+        return SequenceExample(_pad_left(tokens, size), mask, loss_mask)
+
+    def _sample(self, rng: np.random.Generator, reserved: int) -> BabilongSample:
+        largest = self.max_segments * self.segment_size - reserved
+        for _ in range(_MOST_DRAWS):
+            question = self.questions.question(int(rng.integers(self.questions.num_questions)))
+            fact_tokens = sum(map(len, self.books.tokenizer.facts(question.facts)))
+            if len(question.facts) > largest // TOKENS_PER_FACT or fact_tokens > largest:
+                continue
+            fewest = max(1, -(-(fact_tokens + reserved) // self.segment_size))
+            segments = int(rng.integers(fewest, self.max_segments, endpoint=True))
+            tokens = segments * self.segment_size - reserved
+            return build_sample(self.books, question, tokens, rng, self.depth)
+        raise ConfigError(
+            f"max_segments = {self.max_segments} of {self.segment_size} tokens: must be long "
+            f"enough for a story, and none of {_MOST_DRAWS} fitted"
+        )
+
+    def _queries(self, sample: BabilongSample, rng: np.random.Generator) -> list[Query]:
+        question = sample.question
+        chosen = [sample.query]
+        if self.num_queries > 1 and question.task in SIMULATED_TASKS:
+            others = _other_questions(question)
+            count = min(len(others), self.num_queries - 1)
+            for index in rng.choice(len(others), count, replace=False):
+                chosen.append(make_query(self.books.tokenizer, *others[int(index)]))
+        return chosen
+
+
+class ExampleSource:
+    """One stream of examples as a Grain random-access source: ``source[i]`` is pure."""
+
+    def __init__(self, maker: ExampleMaker, stream: int, forked: bool) -> None:
+        self._maker, self._stream, self._forked = maker, stream, forked
+
+    def __len__(self) -> int:
+        return _NUM_EXAMPLES
+
+    def __getitem__(self, index: int) -> ForkedExample | SequenceExample:
+        rng = sample_rng(self._stream, index)
+        return self._maker.forked(rng) if self._forked else self._maker.sequence(rng)
+
+
+def babilong_stream(
+    maker: ExampleMaker,
+    seed: int,
+    batch_size: int,
+    *,
+    forked: bool = True,
+    start: int = 0,
+    num_workers: int = 0,
+    stage: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> TrainStream:
+    """Endless batches, from batch ``start`` on; the arguments of ``tasks.stream.train_stream``.
+
+    Returns:
+      Iterator of ``ForkedExample`` (or ``SequenceExample``) with a leading axis; ``get_state`` and
+      ``set_state`` as there.
+
+    Raises:
+      ConfigError: a number out of range, or a batch that the shards do not divide.
+    """
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("start", start, 0),
+        ("num_workers", num_workers, 0),
+        ("shard_count", shard_count, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"{name} = {value}: must be at least {least}")
+    if not 0 <= shard_index < shard_count:
+        raise ConfigError(f"shard_index = {shard_index}: must be in [0, {shard_count})")
+    if batch_size % shard_count:
+        raise ConfigError(
+            f"batch_size = {batch_size}: must be a multiple of shard_count = {shard_count}"
+        )
+    source = ExampleSource(maker, stream_key(seed, stage), forked)
+    pieces = grain.MapDataset.source(source).batch(batch_size // shard_count, drop_remainder=True)
+    return TrainStream(pieces[shard_index::shard_count], num_workers, start)  # pyright: ignore
+
+
+def stream_key(seed: int, stage: int = 0) -> int:
+    """A 64-bit name for a stream of training examples: neighbouring seeds share nothing."""
+    text = f"babilong-train {int(seed)} {int(stage)}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _other_questions(question: Question) -> list[tuple[str, str]]:
+    asked = question.question.strip()
+    found = all_questions(question.task, question.facts)
+    return [(text, answer) for text, answer in found if text.strip() != asked]
+
+
+def _pad_left(tokens: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(tokens, (size - tokens.size, 0))
