@@ -26,7 +26,7 @@ import optax
 from absl import app, flags
 
 from armt_jax.config import ModelConfig
-from armt_jax.evaluation.evaluate import Reading
+from armt_jax.evaluation.scoring import AnswerAtEnd, Reading
 from armt_jax.models import create_model
 from armt_jax.sharding import data_mesh
 from armt_jax.tasks.associative_retrieval import Batch
@@ -89,7 +89,7 @@ def measure(
     optimizer, mesh = optax.scale_by_adam(), data_mesh(1)
     state = create_state(model, optimizer, 0, mesh)
     batch = random_batch(size, segments, batch_size)
-    program = jit_train_step(model, optimizer, 1, pieces, mesh, reading)
+    program = jit_train_step(model, optimizer, AnswerAtEnd(1), pieces, mesh, reading)
     started = time.perf_counter()
     step = program.lower(state, batch, RATE).compile()  # pyright: ignore[reportFunctionMemberAccess]
     compile_seconds = time.perf_counter() - started

@@ -22,6 +22,7 @@ import numpy as np
 from absl import app, flags
 
 from armt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
+from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.models import create_model
 from armt_jax.sharding import batched, create_mesh, use_cpu_cores
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch
@@ -68,7 +69,7 @@ def measure(config: ModelConfig, batch: Batch, value_size: int, steps: int) -> d
     mesh = create_mesh(MeshConfig(data=-1, fsdp=1, tensor=1, stage=1), batch_size)
     state = create_state(model, optimizer, 0, mesh)
     batch = jax.device_put(batch, batched(mesh))
-    step = jit_train_step(model, optimizer, value_size, 1, mesh)
+    step = jit_train_step(model, optimizer, AnswerAtEnd(value_size), 1, mesh)
     rate = np.float32(OPTIMIZER.learning_rate)
     started = time.perf_counter()
     step = step.lower(state, batch, rate).compile()

@@ -1,8 +1,11 @@
-"""Evaluate a checkpoint of a run at any number of pairs.
+"""Evaluate a checkpoint of a run at any number of pairs, or at any number of tokens.
 
     python -m experiments.evaluate --workdir=runs/ar_remember --pairs=10,50,100 [--step=best]
+    python -m experiments.evaluate --config=configs/babilong.py:qa1 --lengths=4k,64k,1M,50M
 
-Prints a table, and writes JSON and figures into the ``evaluation`` folder of the run.
+The run is named by its folder, or by its configuration. Prints a table, and writes JSON and figures
+into the ``evaluation`` folder of the run. A BABILong evaluation that was stopped goes on where it
+was with the same command.
 """
 
 from __future__ import annotations
@@ -14,8 +17,16 @@ from typing import Any
 
 import jax
 from absl import flags
+from ml_collections import config_flags
 
-from armt_jax.config import ConfigError, ExperimentConfig, TaskConfig
+from armt_jax.config import (
+    BabilongExperiment,
+    ConfigError,
+    Experiment,
+    ExperimentConfig,
+    TaskConfig,
+    from_config_dict,
+)
 from armt_jax.evaluation.tables import print_table
 from armt_jax.models import create_model
 from armt_jax.processes import is_main, mark_agreed, process_count, together
@@ -24,11 +35,15 @@ from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
 from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
 from armt_jax.training.workdir import read_config
-from experiments import errors, launch_flags, report
+from experiments import babilong_report, errors, launch_flags, report
 from experiments.command_line import parse_flags
 
 _CHECKPOINTS = "checkpoints"
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration of the run, whose workdir is looked into.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_LENGTHS = flags.DEFINE_string("lengths", None, "BABILong: tokens of a context, as 4k,64k,1M.")
 _PAIRS = flags.DEFINE_string("pairs", None, "Numbers of pairs, such as 10,50,100.")
 _STEP = flags.DEFINE_string("step", LATEST, "Checkpoint: latest, best, or a step.")
 _SAMPLES = flags.DEFINE_integer("samples", None, "Contexts per number of pairs.")
@@ -39,12 +54,54 @@ _KEY_SIZE = flags.DEFINE_integer("key_size", None, "Digits of a key, instead of 
 def main(argv: list[str]) -> None:
     """Parse the flags, evaluate and report."""
     parse_flags(argv)
-    if not _WORKDIR.value:
-        raise ConfigError("--workdir is missing: must name the folder of a run")
-    folder = Path(_WORKDIR.value)
+    folder = _folder()
     launch_flags.join()
     with together():
         config = read_config(folder)
+    if isinstance(config, ExperimentConfig):
+        _evaluate_retrieval(config, folder)
+    else:
+        _evaluate_babilong(config, folder)
+
+
+def _folder() -> Path:
+    if _WORKDIR.value:
+        return Path(_WORKDIR.value)
+    if _CONFIG.value is None:
+        raise ConfigError("--workdir is missing: must name the folder of a run (or --config a run)")
+    return Path(from_config_dict(_CONFIG.value).workdir)
+
+
+def _evaluate_babilong(config: BabilongExperiment, folder: Path) -> None:
+    _refuse_flags("BABILong", pairs=_PAIRS.value, variant=_VARIANT.value, key_size=_KEY_SIZE.value)
+    if process_count() > 1:
+        raise ConfigError("BABILong: is evaluated by one process, with all of its devices")
+    lengths = config.evaluation.lengths
+    if _LENGTHS.value is not None:
+        lengths = tuple(part.strip() for part in _LENGTHS.value.split(","))
+    # With the workdir of this command: a run may have been moved.
+    config = dataclasses.replace(
+        config,
+        workdir=str(folder),
+        evaluation=dataclasses.replace(config.evaluation, lengths=lengths),
+    )
+    samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
+    if samples < 1:
+        raise ConfigError(f"--samples = {samples}: must be at least 1")
+    found = _restore(config, folder, _which(folder))
+    params = found.state.params
+    babilong_report.evaluate_lengths(config, params, found.step, folder, lengths, samples)
+
+
+def _refuse_flags(what: str, **values: object) -> None:
+    for name, value in values.items():
+        if value is not None:
+            raise ConfigError(f"--{name} = {value}: is no setting of {what}")
+
+
+def _evaluate_retrieval(config: ExperimentConfig, folder: Path) -> None:
+    _refuse_flags("associative retrieval", lengths=_LENGTHS.value)
+    with together():
         task = _task(config)
         lengths = config.evaluation.num_pairs if _PAIRS.value is None else _numbers(_PAIRS.value)
         samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
@@ -84,7 +141,7 @@ def _which(folder: Path) -> str | int:
     return which
 
 
-def _restore(config: ExperimentConfig, folder: Path, which: str | int) -> Restored:
+def _restore(config: Experiment, folder: Path, which: str | int) -> Restored:
     # Several processes have no device in common, so all hold the state.
     mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
     model, optimizer = create_model(config.model), create_optimizer(config.optimizer)

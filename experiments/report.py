@@ -8,10 +8,11 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from armt_jax.config import ExperimentConfig, TaskConfig
+from armt_jax.config import Experiment, ExperimentConfig, TaskConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.evaluation.figures import capacity_figure, exact_match_figure
 from armt_jax.evaluation.results import ResultRow, git_commit, result_row, write_results
+from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.models import create_model
 from armt_jax.models.protocol import Params
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
@@ -34,7 +35,7 @@ def evaluate_lengths(
     """
     model = create_model(config.model)
     batch_size = min(config.evaluation.batch_size, samples)
-    evaluator = Evaluator(model, task.value_size, batch_size, mesh)
+    evaluator = Evaluator(model, AnswerAtEnd(task.value_size), batch_size, mesh)
     commit, num_params = git_commit(), count_parameters(params)
     rows = []
     for num_pairs in sorted(set(lengths)):
@@ -59,7 +60,7 @@ def evaluate_lengths(
     return rows
 
 
-def model_name(config: ExperimentConfig) -> str:
+def model_name(config: Experiment) -> str:
     """Such as ``armt-gpt2-4x128``: family, backbone, layers and width."""
     model = config.model
     return f"{model.family}-{model.backbone}-{model.n_layer}x{model.d_model}"

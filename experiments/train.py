@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from armt_jax.config import ExperimentConfig
+from armt_jax.config import AnyExperiment, ExperimentConfig
 from armt_jax.evaluation.figures import training_figure
 from armt_jax.evaluation.results import ResultRow
 from armt_jax.evaluation.tables import print_table
@@ -13,15 +13,18 @@ from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
-from experiments import report
+from experiments import babilong_report, report
 
 
-def train_and_evaluate(config: ExperimentConfig) -> None:
+def train_and_evaluate(config: AnyExperiment) -> None:
     """Train to the end, evaluate, print a table and the result, write JSON and figures."""
     with Workdir(config) as workdir:
         trainer = Trainer(config, workdir)
         result = trainer.run()
-        _report(config, workdir.path, trainer, result)
+        if isinstance(config, ExperimentConfig):
+            _report(config, workdir.path, trainer, result)
+        else:
+            babilong_report.after_training(config, workdir.path, trainer, result)
 
 
 def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:

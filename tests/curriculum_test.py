@@ -8,10 +8,13 @@ import json
 import pytest
 
 from armt_jax.config import CurriculumConfig
+from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
+from armt_jax.tasks.stage_data import RetrievalData
 from armt_jax.training.curriculum import (
     Position,
-    create_stages,
+    Stage,
     evaluation_due,
+    retrieval_stages,
     score,
     stage_ends,
 )
@@ -27,20 +30,25 @@ CONFIG = CurriculumConfig(
     num_queries=0,
     random_num_pairs=True,
 )
-FIRST, SECOND = create_stages(CONFIG, 3)
+FIRST, SECOND = retrieval_stages(CONFIG, 3)
+
+
+def task_of(stage: Stage) -> AssociativeRetrieval:
+    assert isinstance(stage.data, RetrievalData)
+    return stage.data.task
 
 
 def test_stages_carry_their_entries() -> None:
-    task = SECOND.task
+    task = task_of(SECOND)
     assert (SECOND.index, SECOND.max_steps, SECOND.target) == (1, 25, 1.1)
     assert (task.variant, task.num_pairs, task.key_size, task.value_size) == ("rewrite", 20, 2, 3)
     assert (task.num_queries, task.random_num_pairs) == (0, True)
     assert SECOND.label == "rewrite, 20 pairs of key size 2"
-    few = create_stages(dataclasses.replace(CONFIG, key_symbols=(16, 4)), 3)[1]
-    assert few.task.key_symbols == 4
+    few = retrieval_stages(dataclasses.replace(CONFIG, key_symbols=(16, 4)), 3)[1]
+    assert task_of(few).key_symbols == 4
     assert few.label == "rewrite, 20 pairs of key size 2 of 4 symbols"
-    mixed = create_stages(dataclasses.replace(CONFIG, random_symbols=(False, True)), 3)
-    assert [stage.task.random_symbols for stage in mixed] == [False, True]
+    mixed = retrieval_stages(dataclasses.replace(CONFIG, random_symbols=(False, True)), 3)
+    assert [task_of(stage).random_symbols for stage in mixed] == [False, True]
     assert mixed[1].label == "rewrite, 20 pairs of key size 2 of 2 to 16 symbols"
 
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from armt_jax.config import MeshConfig, ModelConfig
 from armt_jax.config.training import OptimizerConfig
+from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.models import create_model
 from armt_jax.models.armt import ARMT
 from armt_jax.sharding import create_mesh
@@ -31,6 +32,7 @@ QUICK = {"xla_backend_optimization_level": 0}
 TASK = AssociativeRetrieval(
     "remember", num_pairs=4, key_size=1, value_size=1, num_queries=0, random_num_pairs=True
 )
+SCORING = AnswerAtEnd(TASK.value_size)
 
 
 def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, stage: int = 1) -> Mesh:
@@ -90,9 +92,7 @@ def batches() -> list[Batch]:
 @functools.cache
 def compiled_step(backbone: str, optimizer: str, mesh: Mesh, pieces: int) -> Any:
     """The step, compiled for float64 or what holds at the first call."""
-    step = jit_train_step(
-        model_of(backbone), optimizer_of(optimizer), TASK.value_size, pieces, mesh
-    )
+    step = jit_train_step(model_of(backbone), optimizer_of(optimizer), SCORING, pieces, mesh)
     state = abstract_state(model_of(backbone), optimizer_of(optimizer), mesh)
     lowered = step.lower(state, batches()[0], np.float32(1e-2))
     return lowered.compile(compiler_options=QUICK)

@@ -17,8 +17,8 @@ from armt_jax.training.state import abstract_state, create_state, reset_optimize
 from armt_jax.training.step import sharded_gradients
 from tests.layerwise_cases import scans
 from tests.mesh_cases import (
+    SCORING,
     STEPS,
-    TASK,
     batches,
     busy_state,
     compiled_step,
@@ -110,7 +110,7 @@ def test_no_collective_of_data_and_fsdp_inside_the_scan_over_segments() -> None:
     params = busy_state("gpt2", "adamw", mesh).params
 
     def gradient(params: Any, batch: Any) -> Any:
-        return sharded_gradients(model_of("gpt2"), params, batch, TASK.value_size, 1, mesh)
+        return sharded_gradients(model_of("gpt2"), params, batch, SCORING, 1, mesh)
 
     program = jax.make_jaxpr(gradient)(params, batches()[0])
     inside = [str(scan.params["jaxpr"]) for scan in scans(program.jaxpr)]
@@ -173,7 +173,7 @@ def test_evaluation_on_the_mesh_of_the_training(axes: Axes) -> None:
     for position in (-2, -1):  # the digit and the separator, as the model itself goes on
         queries[:4, :, position] = predict(queries)[:4, :, position - 1]
     samples = samples._replace(queries=queries)
-    counts = Evaluator(model, TASK.value_size, 6, mesh_of(**axes))(state.params, samples)
+    counts = Evaluator(model, SCORING, 6, mesh_of(**axes))(state.params, samples)
     assert counts == (samples.query_mask[:4].sum(), samples.query_mask.sum())
 
 

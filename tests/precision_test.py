@@ -13,14 +13,14 @@ import pytest
 
 import armt_jax
 from armt_jax.config import ModelConfig
-from armt_jax.evaluation.evaluate import Reading
+from armt_jax.evaluation.scoring import Reading
 from armt_jax.memory import PRESETS
 from armt_jax.models import ARMT, Segment, create_model
 from armt_jax.sharding import stage_mesh
 from armt_jax.training.state import create_state
 from armt_jax.training.step import accumulate_gradients, train_step
 from tests.small_models import lively_params, quick_jit, random_tokens, segments_of, small_model
-from tests.step_test import OPTIMIZER, TASK, draw_batch
+from tests.step_test import OPTIMIZER, SCORING, draw_batch
 
 BF16 = jnp.dtype(jnp.bfloat16)
 # In which nothing else has as many entries as there are features (24).
@@ -158,7 +158,7 @@ def test_a_training_step_keeps_float32() -> None:
     """Parameters, moments, loss and gradients of a model that computes in bfloat16."""
     sizes: dict[str, Any] = {"n_layer": 1, "n_head": 2, "d_model": 16, "d_mem": 4, "d_ff": 16}
     model = create_model(ModelConfig(dtype="bfloat16", n_positions=16, **sizes))
-    options = {"value_size": TASK.value_size, "reading": Reading("sequential")}
+    options = {"scoring": SCORING, "reading": Reading("sequential")}
     step = quick_jit(functools.partial(train_step, model, OPTIMIZER, **options))
     state = create_state(model, OPTIMIZER, 0)
     after, metrics = step(state, draw_batch(4), np.float32(1e-2))
@@ -178,7 +178,7 @@ def _precisions(model: ARMT, schedule: str) -> list[Any]:
 
     def run(params: Any, batch: Any) -> Any:
         reading = Reading(schedule)
-        return accumulate_gradients(model, params, batch, TASK.value_size, 1, reading=reading)
+        return accumulate_gradients(model, params, batch, SCORING, 1, reading=reading)
 
     params = jax.eval_shape(model.init, jax.random.key(0))
     program = jax.make_jaxpr(run)(params, draw_batch(2))

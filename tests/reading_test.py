@@ -9,18 +9,18 @@ import pytest
 
 from armt_jax.config import from_config_dict
 from armt_jax.evaluation import evaluate
-from armt_jax.evaluation.evaluate import Reading
+from armt_jax.evaluation.scoring import Reading
 from armt_jax.training import loop
 from armt_jax.training.step import accumulate_gradients
 from tests.config_values import changed
 from tests.small_models import assert_close, quick_jit
-from tests.step_test import MODEL, TASK, busy_params, draw_batch
+from tests.step_test import MODEL, SCORING, busy_params, draw_batch
 from tests.truncation_test import by_hand
 
 
 def _gradients(reading: Reading, pieces: int = 1) -> Any:
     def run(params: Any, batch: Any) -> Any:
-        return accumulate_gradients(MODEL, params, batch, TASK.value_size, pieces, reading=reading)
+        return accumulate_gradients(MODEL, params, batch, SCORING, pieces, reading=reading)
 
     return quick_jit(run)(busy_params(), draw_batch(4))
 
@@ -64,7 +64,6 @@ def test_settings_reach_the_training_step(
         raise _ReachedError(*args)
 
     monkeypatch.setattr(loop, "jit_train_step", stop)
-    monkeypatch.setattr(loop, "frozen_size", lambda *args: 1000)
     config = from_config_dict(changed(f"train.{field}", value))
     folder = loop.Workdir(config)
     folder.checkpoints = tmp_path / "checkpoints"

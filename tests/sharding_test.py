@@ -13,6 +13,7 @@ import pytest
 
 from armt_jax.config import ConfigError, MeshConfig
 from armt_jax.evaluation.evaluate import Evaluator
+from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.sharding import create_mesh
 from armt_jax.training.state import TrainState, abstract_state, create_state
 from armt_jax.training.step import jit_train_step
@@ -26,7 +27,7 @@ def _mesh(devices: int) -> jax.sharding.Mesh:
 
 def _train(devices: int, grad_accum: int = 1, steps: int = 3) -> tuple[TrainState, Any]:
     mesh = _mesh(devices)
-    step = jit_train_step(MODEL, OPTIMIZER, TASK.value_size, grad_accum, mesh)
+    step = jit_train_step(MODEL, OPTIMIZER, AnswerAtEnd(TASK.value_size), grad_accum, mesh)
     params = busy_params()
     state = create_state(MODEL, OPTIMIZER, 0, mesh)
     state = state._replace(params=jax.device_put(params, state.step.sharding))
@@ -57,7 +58,7 @@ def test_parameters_lie_on_every_device_and_the_batch_in_shares() -> None:
         assert leaf.sharding == wanted.sharding
         assert leaf.sharding.is_fully_replicated
         assert len(leaf.sharding.device_set) == 4
-    step = jit_train_step(MODEL, OPTIMIZER, TASK.value_size, 1, mesh)
+    step = jit_train_step(MODEL, OPTIMIZER, AnswerAtEnd(TASK.value_size), 1, mesh)
     program = step.lower(state, draw_batch(8), np.float32(1e-2)).compile()
     batch = program.input_shardings[0][1]
     assert all(sharding.shard_shape((8, 4, 5)) == (2, 4, 5) for sharding in jax.tree.leaves(batch))
@@ -67,7 +68,7 @@ def test_parameters_lie_on_every_device_and_the_batch_in_shares() -> None:
 def test_evaluation_on_devices_that_do_not_divide_the_batch(devices: int) -> None:
     params, samples = busy_params(), draw_batch(14)
     scored = [
-        Evaluator(MODEL, TASK.value_size, batch_size, _mesh(count))(params, samples)
+        Evaluator(MODEL, AnswerAtEnd(TASK.value_size), batch_size, _mesh(count))(params, samples)
         for batch_size, count in ((14, 1), (4, devices))
     ]
     assert scored[0] == scored[1]

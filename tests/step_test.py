@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from armt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
-from armt_jax.evaluation.evaluate import Evaluator, score_batch
+from armt_jax.evaluation.evaluate import Evaluator
+from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.models import create_model
 from armt_jax.recurrence import forward
 from armt_jax.sharding import create_mesh
@@ -50,14 +51,15 @@ TASK = AssociativeRetrieval(
 MESH = create_mesh(MeshConfig(data=1, fsdp=1, tensor=1, stage=1), 1)
 
 
-score = jax.jit(functools.partial(score_batch, MODEL, value_size=TASK.value_size))
+SCORING = AnswerAtEnd(TASK.value_size)
+score = jax.jit(functools.partial(SCORING.score, MODEL))
 read = jax.jit(functools.partial(forward, MODEL, segment_size=TASK.segment_length))
 accumulate = jax.jit(functools.partial(accumulate_gradients, MODEL), static_argnums=(2, 3))
 
 
 @functools.cache
 def training_step() -> Any:
-    return jit_train_step(MODEL, OPTIMIZER, TASK.value_size, grad_accum=1, mesh=MESH)
+    return jit_train_step(MODEL, OPTIMIZER, SCORING, grad_accum=1, mesh=MESH)
 
 
 def draw_batch(size: int, seed: int = 0) -> Batch:
@@ -115,8 +117,8 @@ def test_accumulation_equals_the_undivided_batch(pieces: int) -> None:
     params, batch = busy_params(), draw_batch(8)
     per_piece = batch.query_mask.reshape(pieces, -1).sum(axis=1)
     assert len(set(per_piece.tolist())) > 1, "pieces should differ in the queries they hold"
-    whole, whole_grads = accumulate(params, batch, TASK.value_size, 1)
-    parts, parts_grads = accumulate(params, batch, TASK.value_size, pieces)
+    whole, whole_grads = accumulate(params, batch, SCORING, 1)
+    parts, parts_grads = accumulate(params, batch, SCORING, pieces)
     np.testing.assert_allclose(float(parts.loss), float(whole.loss), rtol=1e-12)
     assert parts.matches == whole.matches
     jax.tree.map(
@@ -180,5 +182,8 @@ def test_evaluator_counts_every_context_once_whatever_the_batch_size() -> None:
     params = busy_params()
     scores = score(params=params, batch=samples)
     expected = int(scores.matches.correct), 10
-    counts = [Evaluator(MODEL, task.value_size, size)(params, samples) for size in (4, 10, 16)]
+    counts = [
+        Evaluator(MODEL, AnswerAtEnd(task.value_size), size)(params, samples)
+        for size in (4, 10, 16)
+    ]
     assert counts == [expected] * 3

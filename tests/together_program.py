@@ -5,6 +5,7 @@ python -m tests.together_program COORDINATOR PROCESS_ID FOLDER
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -21,9 +22,9 @@ from jax.sharding import PartitionSpec as P
 
 from armt_jax import ModelConfig, create_model, processes
 from armt_jax.config import ConfigError
-from armt_jax.evaluation import evaluate as evaluate_module
-from armt_jax.evaluation.evaluate import Evaluator, Scores
+from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.evaluation.exact_match import count_matches
+from armt_jax.evaluation.scoring import USUAL, Reading, Scores
 from armt_jax.processes import Launch, StopVote, together
 from armt_jax.sharding import batched, data_mesh, replicated
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch
@@ -39,22 +40,27 @@ TASK = AssociativeRetrieval(
 _MODEL = create_model(ModelConfig())
 
 
-def evaluate() -> list[int]:
-    """Right answers and queries of 14 contexts, 8 at a time, by a model that guesses."""
+@dataclasses.dataclass(frozen=True)
+class _Guess:
+    """A scoring that does not look at the model."""
 
-    def guess(model: Any, params: Any, batch: Batch, value_size: int, stages: int) -> Scores:
+    def count(self, batch: Batch) -> jax.Array:
+        return jnp.sum(batch.query_mask, dtype=jnp.float32)
+
+    def score(
+        self, model: Any, params: Any, batch: Batch, reading: Reading = USUAL, stages: int = 1
+    ) -> Scores:
         assert stages == 1
         right = jnp.sum(batch.queries, -1) % 3 == jax.tree.leaves(params)[0].ravel()[0]
         return Scores(jnp.zeros(()), count_matches(right, batch.query_mask))
 
-    score, evaluate_module.score_batch = evaluate_module.score_batch, guess
-    try:
-        evaluator = Evaluator(_MODEL, TASK.value_size, 6)
-        shapes = jax.eval_shape(_MODEL.init, jax.random.key(0))
-        ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
-        return list(evaluator(ones, draw(14)))
-    finally:
-        evaluate_module.score_batch = score
+
+def evaluate() -> list[int]:
+    """Right answers and queries of 14 contexts, 8 at a time, by a model that guesses."""
+    evaluator = Evaluator(_MODEL, _Guess(), 6)
+    shapes = jax.eval_shape(_MODEL.init, jax.random.key(0))
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    return list(evaluator(ones, draw(14)))
 
 
 def draw(size: int, **share: int) -> Batch:

@@ -1,12 +1,24 @@
 """Every setting of an experiment, as frozen dataclasses that check themselves.
 
 A config file returns an ``ml_collections.ConfigDict``; ``from_config_dict`` turns it into
-an ``ExperimentConfig`` once. An unknown key, a missing key, a wrong type or an impossible
+an ``Experiment`` once. An unknown key, a missing key, a wrong type or an impossible
 value is a ``ConfigError`` of one line: the field, the value, and what would be accepted.
 """
 
+from armt_jax.config.babilong import (
+    BabilongConfig,
+    BabilongCurriculum,
+    BabilongEvaluation,
+)
 from armt_jax.config.checks import ConfigError
-from armt_jax.config.experiment import ExperimentConfig, from_config_dict, to_dict
+from armt_jax.config.experiment import (
+    AnyExperiment,
+    BabilongExperiment,
+    Experiment,
+    ExperimentConfig,
+    from_config_dict,
+    to_dict,
+)
 from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import (
@@ -25,9 +37,15 @@ __all__ = [
     "REMATS",
     "TRAIN_SCHEDULES",
     "VARIANTS",
+    "AnyExperiment",
+    "BabilongConfig",
+    "BabilongCurriculum",
+    "BabilongEvaluation",
+    "BabilongExperiment",
     "ConfigError",
     "CurriculumConfig",
     "EvaluationConfig",
+    "Experiment",
     "ExperimentConfig",
     "MeshConfig",
     "ModelConfig",

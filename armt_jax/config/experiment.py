@@ -1,4 +1,4 @@
-"""``ExperimentConfig``, and its way from and to plain dicts."""
+"""Experiments as values, and their way from and to plain dicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from armt_jax.config.checks import ConfigError, require
+from armt_jax.config.babilong import (
+    TASK_NAME,
+    BabilongConfig,
+    BabilongCurriculum,
+    BabilongEvaluation,
+)
+from armt_jax.config.checks import ConfigError, one_of, require
 from armt_jax.config.model import ModelConfig
 from armt_jax.config.task import CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -18,24 +24,33 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig:
-    """One experiment: what ``experiments.main`` needs and nothing else."""
+class Experiment:
+    """What every training has: what is trained, how, and where it is kept."""
 
     name: str
     seed: int
     workdir: str
     model: ModelConfig
-    task: TaskConfig
-    curriculum: CurriculumConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig
-    evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "must not be empty")
         require(bool(self.workdir), "workdir", self.workdir, "must name a folder")
         require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2**31)")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig(Experiment):
+    """An experiment of associative retrieval: what ``experiments.main`` needs and nothing else."""
+
+    task: TaskConfig
+    curriculum: CurriculumConfig
+    evaluation: EvaluationConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         longest_key = max((self.task.key_size, *self.curriculum.key_size))
         self.model.check_segment(longest_key + self.task.value_size + 2)
         require(
@@ -50,18 +65,41 @@ class ExperimentConfig:
             )
 
 
-def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> ExperimentConfig:
-    """The checked ``ExperimentConfig`` of a ``ConfigDict`` (or any nested mapping).
+@dataclasses.dataclass(frozen=True)
+class BabilongExperiment(Experiment):
+    """An experiment of BABILong."""
+
+    task: BabilongConfig
+    curriculum: BabilongCurriculum
+    evaluation: BabilongEvaluation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model.check_segment(self.task.segment_size)
+
+
+AnyExperiment = ExperimentConfig | BabilongExperiment
+
+
+def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> AnyExperiment:
+    """The checked experiment of a ``ConfigDict`` (or any nested mapping).
+
+    ``task.name`` says which kind it is; without one it is associative retrieval.
 
     Raises:
       ConfigError: unknown or missing key, wrong type, impossible value.
     """
     to_dict = getattr(config, "to_dict", None)
     plain = to_dict() if callable(to_dict) else config
-    return typing.cast(ExperimentConfig, _build(ExperimentConfig, plain, ""))
+    kind = ExperimentConfig
+    task = plain.get("task") if isinstance(plain, Mapping) else None
+    if isinstance(task, Mapping) and "name" in task:
+        one_of("task.name", task["name"], (TASK_NAME,))
+        kind = BabilongExperiment
+    return typing.cast(AnyExperiment, _build(kind, plain, ""))
 
 
-def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+def to_dict(config: Experiment) -> dict[str, Any]:
     """The experiment as nested plain dicts and lists: what is written as ``config.json``."""
     return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
 

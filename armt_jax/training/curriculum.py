@@ -10,27 +10,23 @@ import dataclasses
 from typing import Any
 
 from armt_jax.config import CurriculumConfig
-from armt_jax.tasks.associative_retrieval import NUM_SYMBOLS, AssociativeRetrieval
+from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
+from armt_jax.tasks.stage_data import RetrievalData, StageData
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage: its task, and when it ends (see ``CurriculumConfig``)."""
+    """One stage: what it reads, and when it ends (see ``CurriculumConfig``)."""
 
     index: int
-    task: AssociativeRetrieval
+    data: StageData
     max_steps: int
     target: float
 
     @property
     def label(self) -> str:
-        """For people: ``remember, 50 pairs of key size 2`` (``of 4 symbols``, where not of 16)."""
-        task = self.task
-        noun = "pair" if task.num_pairs == 1 else "pairs"
-        symbols = "" if task.key_symbols == NUM_SYMBOLS else f" of {task.key_symbols} symbols"
-        if task.random_symbols:
-            symbols = f" of 2 to {task.key_symbols} symbols"
-        return f"{task.variant}, {task.num_pairs} {noun} of key size {task.key_size}{symbols}"
+        """For people, such as ``remember, 50 pairs of key size 2``."""
+        return self.data.label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +80,22 @@ class Position:
         return cls(values["stage"], values["step_in_stage"], values["step"], history)
 
 
-def create_stages(curriculum: CurriculumConfig, value_size: int) -> tuple[Stage, ...]:
-    """The stages that a configuration describes."""
+def retrieval_stages(curriculum: CurriculumConfig, value_size: int) -> tuple[Stage, ...]:
+    """The stages of associative retrieval that a configuration describes."""
     return tuple(
         Stage(
             index=index,
-            task=AssociativeRetrieval(
-                variant=curriculum.variant[index],
-                num_pairs=curriculum.num_pairs[index],
-                key_size=curriculum.key_size[index],
-                value_size=value_size,
-                num_queries=curriculum.num_queries,
-                random_num_pairs=curriculum.random_num_pairs,
-                key_symbols=curriculum.key_symbols[index],
-                random_symbols=curriculum.random_symbols[index],
+            data=RetrievalData(
+                AssociativeRetrieval(
+                    variant=curriculum.variant[index],
+                    num_pairs=curriculum.num_pairs[index],
+                    key_size=curriculum.key_size[index],
+                    value_size=value_size,
+                    num_queries=curriculum.num_queries,
+                    random_num_pairs=curriculum.random_num_pairs,
+                    key_symbols=curriculum.key_symbols[index],
+                    random_symbols=curriculum.random_symbols[index],
+                )
             ),
             max_steps=curriculum.max_steps[index],
             target=curriculum.target[index],

@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from armt_jax.config import ConfigError, ExperimentConfig
-from armt_jax.evaluation.evaluate import Evaluator, Reading
+from armt_jax.config import AnyExperiment, ConfigError
+from armt_jax.evaluation.evaluate import Evaluator
+from armt_jax.evaluation.scoring import Reading
 from armt_jax.models import create_model
 from armt_jax.processes import (
     StopVote,
@@ -29,13 +30,11 @@ from armt_jax.processes import (
     together,
 )
 from armt_jax.sharding import batched, create_mesh
-from armt_jax.tasks.associative_retrieval import Batch
-from armt_jax.tasks.frozen_sets import frozen_size, load_frozen_together
-from armt_jax.tasks.stream import train_stream
 from armt_jax.training import curriculum
 from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.curriculum import Position, Stage
 from armt_jax.training.divergence import divergence
+from armt_jax.training.experiment_stages import create_stages
 from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.meter import Meter
@@ -64,7 +63,7 @@ class TrainResult:
 class Trainer:
     """One run of one experiment in its folder. ``run`` is called once."""
 
-    def __init__(self, config: ExperimentConfig, folder: Workdir) -> None:
+    def __init__(self, config: AnyExperiment, folder: Workdir) -> None:
         with together():
             self._prepare(config)
         connect(self.mesh)
@@ -78,32 +77,30 @@ class Trainer:
         self._pending: StepMetrics | None = None
         self._vote = StopVote()
 
-    def _prepare(self, config: ExperimentConfig) -> None:
+    def _prepare(self, config: AnyExperiment) -> None:
         """Whatever needs neither files nor other processes."""
         self.config = config
         self.model = create_model(config.model)
         self.optimizer = create_optimizer(config.optimizer)
-        self.stages = curriculum.create_stages(config.curriculum, config.task.value_size)
+        self.stages = create_stages(config)
         for stage in self.stages:
-            most = frozen_size(stage.task, "validation")
+            most = stage.data.validation_size
             if config.train.eval_samples > most:
                 raise ConfigError(
                     f"train.eval_samples = {config.train.eval_samples}: must be at most {most}, "
                     "the size of a validation set"
                 )
         self.display = ProgressDisplay(len(self.stages))
-        value_size = config.task.value_size
+        scoring = self.stages[0].data.scoring
         accum = config.train.grad_accum
         self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
         train = config.train
         reading = Reading(train.schedule, train.remat, train.bptt)
         self.batched = batched(self.mesh)
         self.share = share_of(self.batched, config.train.batch_size)
-        self.step = jit_train_step(
-            self.model, self.optimizer, value_size, accum, self.mesh, reading
-        )
+        self.step = jit_train_step(self.model, self.optimizer, scoring, accum, self.mesh, reading)
         batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
-        self.evaluator = Evaluator(self.model, value_size, batch_size, self.mesh)
+        self.evaluator = Evaluator(self.model, scoring, batch_size, self.mesh)
 
     @property
     def seconds(self) -> float:
@@ -151,9 +148,8 @@ class Trainer:
         train, started = self.config.train, time.monotonic()
         self.display.stage(stage, self.position.step_in_stage)
         # Read before the first step, not at the first evaluation: what is wrong is said at once.
-        self._validation = load_frozen_together(stage.task, "validation", train.eval_samples)
-        stream = train_stream(
-            stage.task,
+        self._validation = stage.data.validation(train.eval_samples)
+        stream = stage.data.stream(
             self.config.seed,
             train.batch_size,
             start=self.position.step_in_stage,
@@ -175,7 +171,7 @@ class Trainer:
         finally:
             stream.close()
 
-    def _step(self, stage: Stage, batch: Batch, meter: Meter) -> None:
+    def _step(self, stage: Stage, batch: Any, meter: Meter) -> None:
         position = self.position
         rate = learning_rate(
             self.config.optimizer, self.config.curriculum, stage.index, position.step_in_stage

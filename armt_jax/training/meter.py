@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-
-from armt_jax.tasks.associative_retrieval import Batch
+from typing import Any
 
 
 class Meter:
@@ -15,10 +14,13 @@ class Meter:
         self._step = step
         self._since = time.monotonic()
 
-    def add(self, batch: Batch, shares: int) -> None:
+    def add(self, batch: Any, shares: int) -> None:
         """Count a batch, padding left out; of ``shares`` equal parts one is counted for all."""
-        segments = int(batch.context_mask.sum()) + int(batch.query_mask.sum())
-        self._tokens += segments * batch.context.shape[-1] * shares
+        read = int(batch.context_mask.sum())
+        if batch.context_mask.ndim == batch.context.ndim - 1:  # of segments
+            read *= batch.context.shape[-1]
+        asked = int(batch.query_mask.sum()) * batch.queries.shape[-1]
+        self._tokens += (read + asked) * shares
 
     def read(self, step: int) -> tuple[float, float]:
         """Tokens a second and seconds a step since the last reading, which starts a new one."""

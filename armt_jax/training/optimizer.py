@@ -13,7 +13,7 @@ import jax
 import optax
 from optax import contrib
 
-from armt_jax.config import CurriculumConfig, OptimizerConfig
+from armt_jax.config import BabilongCurriculum, CurriculumConfig, OptimizerConfig
 from armt_jax.models.protocol import Params
 
 
@@ -74,7 +74,10 @@ def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
 
 
 def learning_rate(
-    config: OptimizerConfig, curriculum: CurriculumConfig, stage: int, step_in_stage: int
+    config: OptimizerConfig,
+    curriculum: CurriculumConfig | BabilongCurriculum,
+    stage: int,
+    step_in_stage: int,
 ) -> float:
     """Rate of the step that follows ``step_in_stage`` finished steps of ``stage`` (both from 0).
 

@@ -14,12 +14,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from armt_jax.config import ConfigError
-from armt_jax.evaluation.evaluate import USUAL, Reading, Scores, score_batch
-from armt_jax.evaluation.exact_match import answer_length
+from armt_jax.evaluation.scoring import USUAL, Reading, Scores, Scoring
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.sharding import STAGE, batched, replicated
 from armt_jax.sharding.placement import Placement
-from armt_jax.tasks.associative_retrieval import Batch
 from armt_jax.training.optimizer import apply_updates
 from armt_jax.training.state import TrainState, abstract_state
 
@@ -43,8 +41,8 @@ class StepMetrics(NamedTuple):
 def accumulate_gradients(
     model: SegmentModel,
     params: Params,
-    batch: Batch,
-    value_size: int,
+    batch: Any,
+    scoring: Scoring,
     pieces: int,
     placement: Placement | None = None,
     reading: Reading = USUAL,
@@ -55,13 +53,13 @@ def accumulate_gradients(
     queries weigh less and the sum is the gradient of the undivided batch. In ``Placement.run``
     ``batch`` is one device's share, and so are the results; only the scored tokens are everyone's.
     """
-    scored = jnp.sum(batch.query_mask, dtype=jnp.float32) * answer_length(value_size)
+    scored = scoring.count(batch)
     stages = 1
     if placement is not None:
         scored, stages = placement.sum_over_batch(scored), placement.stages
 
-    def mean_loss(params: Params, piece: Batch) -> tuple[jax.Array, Scores]:
-        scores = score_batch(model, params, piece, value_size, reading, stages)
+    def mean_loss(params: Params, piece: Any) -> tuple[jax.Array, Scores]:
+        scores = scoring.score(model, params, piece, reading, stages)
         return scores.loss / jnp.maximum(scored, 1.0), scores
 
     gradient = jax.grad(mean_loss, has_aux=True)
@@ -83,8 +81,8 @@ def accumulate_gradients(
 def sharded_gradients(
     model: SegmentModel,
     params: Params,
-    batch: Batch,
-    value_size: int,
+    batch: Any,
+    scoring: Scoring,
     pieces: int,
     mesh: Mesh,
     reading: Reading = USUAL,
@@ -101,10 +99,10 @@ def sharded_gradients(
             f"{placement.stages}, which makes it a pipeline"
         )
 
-    def work(params: Params, batch: Batch) -> tuple[Scores, Params]:
+    def work(params: Params, batch: Any) -> tuple[Scores, Params]:
         whole, leave = jax.vjp(placement.enter, params)
         scores, grads = accumulate_gradients(
-            placement.model, whole, batch, value_size, pieces, placement, reading
+            placement.model, whole, batch, scoring, pieces, placement, reading
         )
         return placement.total(scores), placement.sum_gradients(leave(grads)[0])
 
@@ -116,10 +114,10 @@ def train_step(
     model: SegmentModel,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    batch: Batch,
+    batch: Any,
     rate: jax.Array,
     *,
-    value_size: int,
+    scoring: Scoring,
     grad_accum: int = 1,
     mesh: Mesh | None = None,
     reading: Reading = USUAL,
@@ -131,12 +129,12 @@ def train_step(
       state: before the step.
       batch: ``b`` contexts with their queries.
       rate: float32 scalar.
-      value_size: digits of a value.
+      scoring: what is predicted of a batch.
       grad_accum: number of pieces the batch (of one device) is worked on in; must divide it.
       mesh: of the axes of ``armt_jax.sharding``; None: one device.
       reading: how contexts are read, and what is kept of them for the backward pass.
     """
-    sizes = {"value_size": value_size, "pieces": grad_accum, "reading": reading}
+    sizes = {"scoring": scoring, "pieces": grad_accum, "reading": reading}
     if mesh is None:
         scores, grads = accumulate_gradients(model, state.params, batch, **sizes)
     else:
@@ -144,9 +142,10 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = apply_updates(state.params, updates, rate)
     leaves = jax.tree.leaves(grads)
+    tokens = jnp.maximum(scoring.count(batch), 1.0)
     queries = jnp.maximum(scores.matches.total, 1).astype(jnp.float32)
     metrics = StepMetrics(
-        loss=scores.loss / (queries * answer_length(value_size)),
+        loss=scores.loss / tokens,
         exact_match=scores.matches.correct / queries,
         grad_norm=jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves)),
         finite=jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]),
@@ -157,18 +156,18 @@ def train_step(
 def jit_train_step(
     model: SegmentModel,
     optimizer: optax.GradientTransformation,
-    value_size: int,
+    scoring: Scoring,
     grad_accum: int,
     mesh: Mesh,
     reading: Reading = USUAL,
-) -> Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]:
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, StepMetrics]]:
     """``train_step`` compiled; the state given to it is donated and must not be used again.
 
     Raises:
       ConfigError: a mesh over which the model cannot be split.
     """
     Placement(model, mesh)  # what it refuses is refused here, not when the first batch is there
-    options = {"value_size": value_size, "grad_accum": grad_accum}
+    options = {"scoring": scoring, "grad_accum": grad_accum}
     step = functools.partial(train_step, model, optimizer, mesh=mesh, reading=reading, **options)
     template = abstract_state(model, optimizer, mesh)
     state = jax.tree.map(lambda leaf: leaf.sharding, template)

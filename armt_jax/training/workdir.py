@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict, to_dict
+from armt_jax.config import AnyExperiment, ConfigError, Experiment, from_config_dict, to_dict
 from armt_jax.evaluation.results import atomic_write
 from armt_jax.processes import is_main, together
 
@@ -31,7 +31,7 @@ class Workdir:
       checkpoints: folder of the checkpoints in it.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: Experiment) -> None:
         self.config = config
         self.path = Path(config.workdir)
         self.checkpoints = self.path / "checkpoints"
@@ -108,7 +108,7 @@ def read_config_values(folder: Path) -> dict[str, Any]:
     return values
 
 
-def read_config(folder: Path) -> ExperimentConfig:
+def read_config(folder: Path) -> AnyExperiment:
     """The experiment whose run is in ``folder``.
 
     Raises:

@@ -26,7 +26,7 @@ import numpy as np
 from armt_jax.config import ConfigError
 from armt_jax.tasks.babilong.babi import Question
 from armt_jax.tasks.babilong.events import SIMULATED_TASKS
-from armt_jax.tasks.babilong.noise import TokenisedBooks
+from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
 from armt_jax.tasks.babilong.questions import QuestionSource
 from armt_jax.tasks.babilong.sample import (
     RESERVED_TOKENS,
@@ -89,6 +89,10 @@ class ExampleMaker:
       max_segments, segment_size: of the context (forked) or of the sequence: ``s`` and ``t``.
       num_queries, query_size: ``q`` and ``u`` of forked examples; 1 asks bAbI's question alone.
       depth: the part of the context in whose gaps facts may lie.
+      random_segments: contexts of 1 to ``max_segments`` segments, uniformly, instead of all.
+      max_facts: of a story, 0 for any number.
+      fact_noise: None: facts stand anywhere. A number: forked contexts have one fact in each
+        segment, and noise on both sides of it that fills up to this share of the rest.
 
     Raises:
       ConfigError: a size below 1.
@@ -101,6 +105,9 @@ class ExampleMaker:
     num_queries: int
     query_size: int
     depth: tuple[float, float] = WHOLE_CONTEXT
+    random_segments: bool = True
+    max_facts: int = 0
+    fact_noise: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_segments", "segment_size", "num_queries", "query_size"):
@@ -109,22 +116,28 @@ class ExampleMaker:
 
     def forked(self, rng: np.random.Generator) -> ForkedExample:
         """A context of whole segments and up to ``num_queries`` questions about it."""
-        sample = self._sample(rng, reserved=0)
-        context = _pad_left(sample.context(), self.max_segments * self.segment_size)
+        shape = (self.max_segments, self.segment_size)
+        if self.fact_noise is None:
+            sample = self._sample(rng, reserved=0)
+            question, asked = sample.question, sample.query
+            context = _pad_left(sample.context(), self.max_segments * self.segment_size)
+            mask = np.arange(context.size) >= context.size - sample.num_tokens
+        else:
+            question = self._question(rng, self.max_segments, self.segment_size)
+            asked = make_query(self.books.tokenizer, question.question, question.answer)
+            context, mask = self._one_fact_each(question, rng)
         queries = np.zeros((self.num_queries, self.query_size), np.int32)
         query_mask, loss_mask = np.zeros(queries.shape, bool), np.zeros(queries.shape, bool)
-        for row, query in enumerate(self._queries(sample, rng)):
+        for row, query in enumerate(self._queries(question, asked, rng)):
             size = query.tokens.size
             if size > self.query_size:
                 raise ConfigError(
                     f"query_size = {self.query_size}: must be at least {size}, for a question of "
-                    f"{sample.question.task} with its answer"
+                    f"{question.task} with its answer"
                 )
             queries[row, :size] = query.tokens
             query_mask[row, :size] = True
             loss_mask[row, :size] = query.loss_mask
-        shape = (self.max_segments, self.segment_size)
-        mask = np.arange(context.size) >= context.size - sample.num_tokens
         return ForkedExample(
             context.reshape(shape), mask.reshape(shape), queries, query_mask, loss_mask
         )
@@ -150,23 +163,48 @@ class ExampleMaker:
 
     def _sample(self, rng: np.random.Generator, reserved: int) -> BabilongSample:
         largest = self.max_segments * self.segment_size - reserved
+        question = self._question(rng, largest // TOKENS_PER_FACT, largest)
+        facts = self.books.tokenizer.facts(question.facts)
+        fewest = max(1, -(-(sum(map(len, facts)) + reserved) // self.segment_size))
+        segments = self.max_segments
+        if self.random_segments:
+            segments = int(rng.integers(fewest, self.max_segments, endpoint=True))
+        tokens = segments * self.segment_size - reserved
+        return build_sample(self.books, question, tokens, rng, self.depth)
+
+    def _question(self, rng: np.random.Generator, most: int, largest: int) -> Question:
+        """A question with at most ``most`` facts, of ``largest`` tokens together."""
+        most = min(most, self.max_facts or most)
         for _ in range(_MOST_DRAWS):
             question = self.questions.question(int(rng.integers(self.questions.num_questions)))
-            fact_tokens = sum(map(len, self.books.tokenizer.facts(question.facts)))
-            if len(question.facts) > largest // TOKENS_PER_FACT or fact_tokens > largest:
+            if len(question.facts) > most:
                 continue
-            fewest = max(1, -(-(fact_tokens + reserved) // self.segment_size))
-            segments = int(rng.integers(fewest, self.max_segments, endpoint=True))
-            tokens = segments * self.segment_size - reserved
-            return build_sample(self.books, question, tokens, rng, self.depth)
+            if sum(map(len, self.books.tokenizer.facts(question.facts))) <= largest:
+                return question
         raise ConfigError(
             f"max_segments = {self.max_segments} of {self.segment_size} tokens: must be long "
             f"enough for a story, and none of {_MOST_DRAWS} fitted"
         )
 
-    def _queries(self, sample: BabilongSample, rng: np.random.Generator) -> list[Query]:
-        question = sample.question
-        chosen = [sample.query]
+    def _one_fact_each(
+        self, question: Question, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Context and mask, flat: a fact a segment, the last segments, padding in front."""
+        shape = (self.max_segments, self.segment_size)
+        context, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        facts = self.books.tokenizer.facts(question.facts)
+        for row, fact in enumerate(facts, start=self.max_segments - len(facts)):
+            room = int((self.fact_noise or 0.0) * (self.segment_size - len(fact)))
+            size = int(rng.integers(0, room, endpoint=True))
+            noise = draw_passage(self.books, size, rng).read(0, size)
+            cut = int(rng.integers(0, noise.size, endpoint=True))
+            tokens = np.concatenate([noise[:cut], fact, noise[cut:]])
+            context[row, self.segment_size - tokens.size :] = tokens
+            mask[row, self.segment_size - tokens.size :] = True
+        return context.reshape(-1), mask.reshape(-1)
+
+    def _queries(self, question: Question, asked: Query, rng: np.random.Generator) -> list[Query]:
+        chosen = [asked]
         if self.num_queries > 1 and question.task in SIMULATED_TASKS:
             others = _other_questions(question)
             count = min(len(others), self.num_queries - 1)

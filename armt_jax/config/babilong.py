@@ -1,0 +1,122 @@
+"""BABILong: what is asked, the stages of learning it, and how far it is evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from armt_jax.config.checks import one_of, positive, require
+
+TASK_NAME = "babilong"
+BABI_TASKS = tuple(f"qa{number}" for number in range(1, 21))
+SIMULATED_TASKS = BABI_TASKS[:5]
+FACT_SOURCES = ("simulator", "babi")
+NOISE_SOURCES = ("books", "built_in")
+TOKENIZERS = ("gpt2", "small")
+LENGTH = re.compile(r"(\d+)([kM]?)")  # of ``tasks.babilong.sample.tokens_of_length``
+
+
+@dataclasses.dataclass(frozen=True)
+class BabilongConfig:
+    """The benchmark (arXiv 2406.10149): questions about facts that are hidden in a long text.
+
+    ``task`` is the bAbI task, ``qa1`` to ``qa20``. ``data_dir`` has the folders ``babi``, ``books``
+    and ``gpt2-bpe`` (None: ``$ARMT_DATA_DIR``, and what makes its own data where that is unset).
+    ``facts`` are those of training: ``simulator`` (fresh stories, every question that a story can
+    answer; qa1 to qa5) or ``babi`` (its training files). ``noise`` is ``books``, or ``built_in``
+    where there are none. ``tokenizer`` is ``gpt2`` or ``small``: trained on the task, with
+    ``model.vocab_size`` entries. Segments have ``segment_size`` tokens.
+    """
+
+    name: str
+    task: str
+    data_dir: str | None
+    facts: str
+    noise: str
+    tokenizer: str
+    segment_size: int
+
+    def __post_init__(self) -> None:
+        one_of("task.name", self.name, (TASK_NAME,))
+        one_of("task.task", self.task, BABI_TASKS)
+        one_of("task.facts", self.facts, FACT_SOURCES)
+        if self.facts == "simulator":
+            one_of("task.task (task.facts = 'simulator')", self.task, SIMULATED_TASKS)
+        one_of("task.noise", self.noise, NOISE_SOURCES)
+        one_of("task.tokenizer", self.tokenizer, TOKENIZERS)
+        positive(self, "task", "segment_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class BabilongCurriculum:
+    """Stages of training, one entry of each tuple a stage; a stage ends as in retrieval's.
+
+    A context has ``num_segments`` segments, or 1 to so many, uniformly, with
+    ``random_num_segments``. Stories have at most ``max_facts`` facts, 0 for any number (but never
+    more than one for every five tokens, as the authors have it). Facts stand anywhere among the
+    noise; with ``fact_per_segment`` each has a segment of its own, with noise around it that fills
+    up to a share ``noise`` of the rest, drawn anew for each: looking up is learnt there first.
+    ``num_queries`` is the number of questions asked per context, 0 for all that it can answer.
+    """
+
+    num_segments: tuple[int, ...]
+    max_facts: tuple[int, ...]
+    fact_per_segment: tuple[bool, ...]
+    noise: tuple[float, ...]
+    max_steps: tuple[int, ...]
+    target: tuple[float, ...]
+    num_queries: int
+    random_num_segments: bool
+
+    def __post_init__(self) -> None:
+        stages = len(self.num_segments)
+        require(stages >= 1, "curriculum.num_segments", self.num_segments, "needs a stage at least")
+        for name in ("max_facts", "fact_per_segment", "noise", "max_steps", "target"):
+            values = getattr(self, name)
+            require(
+                len(values) == stages,
+                f"curriculum.{name}",
+                values,
+                f"needs {stages} entries, one for each of curriculum.num_segments",
+            )
+        for index in range(stages):
+            for name in ("num_segments", "max_steps"):
+                value = getattr(self, name)[index]
+                require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
+            most, target = self.max_facts[index], self.target[index]
+            noise = self.noise[index]
+            require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
+            require(most >= 0, f"curriculum.max_facts[{index}]", most, "must be 0 (any) or more")
+            require(target > 0, f"curriculum.target[{index}]", target, "must be positive")
+        require(
+            self.num_queries >= 0, "curriculum.num_queries", self.num_queries, "must be 0 or more"
+        )
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return len(self.num_segments)
+
+
+@dataclasses.dataclass(frozen=True)
+class BabilongEvaluation:
+    """Lengths of contexts in tokens, and how many of the official test samples are asked at each.
+
+    ``lengths`` are numbers, or names such as ``4k`` and ``1M`` (multiples of 1,000, of a million,
+    as the benchmark counts). ``samples`` are asked at each length, ``batch_size`` read at once.
+    """
+
+    lengths: tuple[str, ...]
+    samples: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        require(len(self.lengths) >= 1, "evaluation.lengths", self.lengths, "needs a length")
+        for index, length in enumerate(self.lengths):
+            require(
+                LENGTH.fullmatch(length) is not None,
+                f"evaluation.lengths[{index}]",
+                length,
+                "must be a number of tokens such as 4096, 64k or 1M",
+            )
+        positive(self, "evaluation", "samples", "batch_size")

@@ -1,0 +1,98 @@
+"""Reading contexts of any length into memories, a block at a time, and going on after a stop.
+
+Training has padding in front of a context that is no whole number of segments; so has reading here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.models.protocol import State
+from armt_jax.streaming import StreamReader, StreamState, load_stream, save_stream
+
+
+class Context(Protocol):
+    """A text that can be read in parts: ``BabilongSample`` is one."""
+
+    num_tokens: int
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens ``start`` to ``stop``, integer ``[stop - start]``."""
+        ...
+
+
+def read_contexts(
+    reader: StreamReader,
+    contexts: Sequence[Context],
+    *,
+    pad_token: int = 0,
+    on_block: Callable[[int], None] | None = None,
+    snapshot: str | os.PathLike[str] | None = None,
+    snapshot_tokens: int = 5_000_000,
+) -> State:
+    """The memories of ``contexts``, all of one length, read side by side: a state of that batch.
+
+    While the device reads one block the next one is made. Nothing of the length of a context is
+    ever in memory.
+
+    Args:
+      reader: of the model.
+      contexts: of equal ``num_tokens``.
+      pad_token: any id of the vocabulary; it is masked.
+      on_block: is called with the tokens read so far of each context.
+      snapshot: a file in which the state is kept every ``snapshot_tokens`` of each context; where
+        it is there already, reading goes on from it. It is removed at the end. The caller names it
+        after what is read.
+      snapshot_tokens: see ``snapshot``.
+
+    Raises:
+      ConfigError: no context, several lengths, a snapshot of another model or batch.
+    """
+    lengths = {context.num_tokens for context in contexts}
+    if len(lengths) != 1:
+        raise ConfigError(
+            f"contexts of {sorted(lengths)} tokens: must be one or more of one length"
+        )
+    total = lengths.pop()
+    padding = -total % reader.segment_size
+    state = _start(reader, len(contexts), pad_token, padding, snapshot)
+    done = state.tokens_read - padding
+    saved, step = done, reader.block_segments * reader.segment_size
+    while done < total:
+        stop = min(done + step - (done + padding) % step, total)
+        tokens = np.stack([context.read(done, stop) for context in contexts])
+        state, done = reader.feed(state, tokens), stop
+        if on_block is not None:
+            on_block(done)
+        if snapshot is not None and done - saved >= snapshot_tokens and done < total:
+            save_stream(snapshot, reader, state)
+            saved = done
+    memory = reader.finish(state)
+    if snapshot is not None:
+        Path(snapshot).unlink(missing_ok=True)
+    return memory
+
+
+def _start(
+    reader: StreamReader,
+    batch: int,
+    pad_token: int,
+    padding: int,
+    snapshot: str | os.PathLike[str] | None,
+) -> StreamState:
+    if snapshot is not None and Path(snapshot).is_file():
+        state = load_stream(snapshot, reader)
+        if state.tokens.shape[0] != batch:
+            raise ConfigError(
+                f"{snapshot}: is a reading of {state.tokens.shape[0]} texts, not of {batch}; "
+                "delete it to read from the beginning"
+            )
+        return state
+    front = np.full((batch, padding), pad_token, np.int32)
+    return reader.feed(reader.start(batch), front, np.zeros(front.shape, bool))

@@ -1,0 +1,142 @@
+"""``StageData`` of BABILong: what the trainer reads in a stage of its curriculum."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from armt_jax.config import BabilongExperiment
+from armt_jax.evaluation.scoring import MarkedAnswer
+from armt_jax.tasks.babilong import setup
+from armt_jax.tasks.babilong.noise import TokenisedBooks
+from armt_jax.tasks.babilong.questions import QuestionSource, training_questions
+from armt_jax.tasks.babilong.sample import make_query, sample_rng
+from armt_jax.tasks.babilong.solver import all_questions
+from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
+from armt_jax.tasks.babilong.training_stream import (
+    ExampleMaker,
+    ForkedExample,
+    babilong_stream,
+    stream_key,
+)
+from armt_jax.tasks.stage_data import BatchStream
+
+VALIDATION_SIZE = 1_000
+# No seed of a run, whose are below 2**31.
+_VALIDATION_SEED = 2**62
+# Questions that are looked at to find how long questions and answers get.
+_LOOKED_AT = 2_000
+_MOST_QUERIES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class QuerySizes:
+    """Tokens of the longest query, of the longest answer with its end, and questions a context."""
+
+    query: int
+    answer: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BabilongData:
+    """One stage. ``maker`` is of training; ``validation_maker`` makes contexts of full length."""
+
+    label: str
+    maker: ExampleMaker
+    validation_maker: ExampleMaker
+    scoring: MarkedAnswer
+    validation_size: int = VALIDATION_SIZE
+
+    def validation(self, samples: int) -> ForkedExample:
+        """The first validation contexts, all of full length, one question each."""
+        key = stream_key(_VALIDATION_SEED)
+        made = [self.validation_maker.forked(sample_rng(key, i)) for i in range(samples)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+
+    def stream(self, seed: int, batch_size: int, **place: Any) -> BatchStream:
+        """See ``StageData``."""
+        return babilong_stream(self.maker, seed, batch_size, **place)
+
+
+def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
+    """The stages of a training, with the tokenizer of its folder.
+
+    Raises:
+      ConfigError: data that are missing, or a tokenizer that the model has no room for.
+    """
+    task, curriculum = config.task, config.curriculum
+    tokenizer = setup.tokenizer(task, config.model.vocab_size, Path(config.workdir))
+    books = setup.tokenised_books(task, "train", tokenizer)
+    simulated = task.facts == "simulator"
+    sources = [
+        training_questions(task.task, seed, setup.data_folder(task), simulated)
+        for seed in (config.seed, _VALIDATION_SEED)
+    ]
+    sizes = query_sizes(tokenizer, sources[0], curriculum.num_queries)
+    config.model.check_segment(sizes.query)
+    return tuple(
+        _stage(config, books, sources, sizes, index) for index in range(curriculum.num_stages)
+    )
+
+
+def _stage(
+    config: BabilongExperiment,
+    books: TokenisedBooks,
+    sources: list[QuestionSource],
+    sizes: QuerySizes,
+    index: int,
+) -> BabilongData:
+    task, curriculum = config.task, config.curriculum
+    num_segments, max_facts = curriculum.num_segments[index], curriculum.max_facts[index]
+    apart = curriculum.fact_per_segment[index]
+    training, validation = (
+        ExampleMaker(
+            questions=source,
+            books=books,
+            max_segments=num_segments,
+            segment_size=task.segment_size,
+            num_queries=count,
+            query_size=sizes.query,
+            random_segments=random_segments,
+            max_facts=max_facts,
+            fact_noise=curriculum.noise[index] if apart else None,
+        )
+        for source, count, random_segments in (
+            (sources[0], sizes.count, curriculum.random_num_segments),
+            (sources[1], 1, False),
+        )
+    )
+    plural = "" if num_segments == 1 else "s"
+    facts = "" if max_facts == 0 else f", at most {max_facts} facts"
+    each = ", one in each" if apart else ""
+    label = (
+        f"{task.task}, {num_segments} segment{plural} of {task.segment_size} tokens{facts}{each}"
+    )
+    return BabilongData(label, training, validation, MarkedAnswer(sizes.answer))
+
+
+def query_sizes(
+    tokenizer: BabilongTokenizer, questions: QuestionSource, num_queries: int
+) -> QuerySizes:
+    """Sizes that hold every question and answer of the first 2,000 stories or so.
+
+    A question that turns out longer later is refused by name (``ExampleMaker``).
+    """
+    query = answer = count = 1
+    for index in range(min(questions.num_questions, _LOOKED_AT)):
+        question = questions.question(index)
+        asked = [(question.question, question.answer)]
+        if num_queries != 1:
+            asked += all_questions(question.task, question.facts)
+        count = max(count, len(asked) - 1)
+        for text, right in asked:
+            made = make_query(tokenizer, text, right)
+            query = max(query, made.tokens.size)
+            answer = max(answer, int(made.loss_mask.sum()))
+    most = min(count, _MOST_QUERIES)
+    return QuerySizes(query, answer, min(num_queries, most) if num_queries else most)

@@ -1,0 +1,69 @@
+"""Greedy answers from a memory are those of reading everything again for every token."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from armt_jax import ConfigError
+from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.models import Segment
+from armt_jax.recurrence import run_segments
+from tests.small_models import lively_params, random_tokens, segments_of, small_model
+
+MODEL = small_model()
+PARAMS = lively_params(MODEL)
+TEXT = random_tokens(MODEL, 2, 3, 5)  # 2 segments of 3 texts
+
+
+def memory():
+    state = MODEL.init_state(3)
+    return run_segments(MODEL, PARAMS, state, segments_of(TEXT), need_hidden=False)[0]
+
+
+def prompts_of(*lengths: int) -> list[np.ndarray]:
+    return [np.asarray(random_tokens(MODEL, n, seed=n)) for n in lengths]
+
+
+def slowly(row: int, prompt: np.ndarray, count: int) -> list[int]:
+    """One token after another, each from a reading of the prompt alone."""
+    state = memory()
+    ids = list(prompt)
+    for _ in range(count):
+        query = np.asarray(ids, np.int32)[None, None]
+        queries = Segment(np.repeat(query, 3, axis=0), np.ones((3, 1, len(ids)), bool))
+        logits = MODEL.readout(PARAMS, MODEL.ask(PARAMS, state, queries)[row, 0, -1])
+        ids.append(int(logits.argmax()))
+    return ids[len(prompt) :]
+
+
+def test_answers_are_those_of_reading_again() -> None:
+    prompts = [prompts_of(3, 1), prompts_of(4), prompts_of(2, 5)]
+    found = greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=4, stop_token=-1)
+    assert [len(row) for row in found] == [2, 1, 2]
+    for row, (asked, answers) in enumerate(zip(prompts, found, strict=True)):
+        for prompt, answer in zip(asked, answers, strict=True):
+            assert list(answer) == slowly(row, prompt, 4)
+    # Texts differ, so answers do: the memory is read.
+    same = [prompts_of(3)] * 3
+    texts = greedy_answers(MODEL, PARAMS, memory(), same, max_new_tokens=8, stop_token=-1)
+    assert len({tuple(answer) for (answer,) in texts}) > 1
+
+
+def test_an_answer_ends_before_the_stop_token() -> None:
+    prompts = [prompts_of(3)] * 3
+    (whole,), *_ = greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=6, stop_token=-1)
+    stop = int(whole[2])
+    first = list(whole).index(stop)
+    (cut,), *_ = greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=6, stop_token=stop)
+    assert list(cut) == list(whole[:first])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [([[], [], []], "must be one"), ([[np.zeros(0, int)], [], []], "must be one"),
+     ([prompts_of(9), [], []], "segment length = 17")],
+)  # fmt: skip
+def test_impossible_prompts_are_refused(prompts, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=8, stop_token=0)
