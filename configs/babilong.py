@@ -34,7 +34,7 @@ def _default(task: str) -> dict[str, Any]:
     return {
         "name": f"babilong_{task}",
         "workdir": f"runs/babilong_{task}",
-        "model": {"rule": "delta_hard", "vocab_size": 1024, "n_positions": 160},
+        "model": {"rule": "delta_hard", "vocab_size": 1024, "n_positions": 96},
         "task": {
             "name": "babilong",
             "task": task,
@@ -42,19 +42,19 @@ def _default(task: str) -> dict[str, Any]:
             "facts": "simulator" if task in SIMULATED_TASKS else "babi",
             "noise": "books",
             "tokenizer": "small",
-            "segment_size": 128,
+            "segment_size": 64,
         },
         "curriculum": {
-            "num_segments": (4, 8, 8, 8, 16),
-            "max_facts": (4, 8, 8, 0, 0),
-            "fact_per_segment": (True, True, True, False, False),
-            "noise": (0.0, 0.3, 1.0, 1.0, 1.0),
-            "max_steps": (1500, 500, 500, 500, 800),
-            "target": (0.98, 0.98, 0.98, 0.98, 1.1),
+            "num_segments": (4, 4, 4, 8, 8, 16),
+            "max_facts": (4, 4, 4, 8, 0, 0),
+            "fact_per_segment": (True, True, True, True, False, False),
+            "noise": (0.0, 0.3, 1.0, 1.0, 1.0, 1.0),
+            "max_steps": (1500, 500, 500, 500, 500, 400),
+            "target": (0.98, 0.98, 0.98, 0.98, 0.98, 1.1),
             "num_queries": 0,
             "random_num_segments": True,
         },
-        "evaluation": {"lengths": ("2048", "4k", "64k"), "samples": 100, "batch_size": 20},
+        "evaluation": {"lengths": ("1024", "4k", "64k"), "samples": 100, "batch_size": 20},
     }
 
 

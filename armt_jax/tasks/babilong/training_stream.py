@@ -189,7 +189,7 @@ class ExampleMaker:
     def _one_fact_each(
         self, question: Question, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Context and mask, flat: a fact a segment, the last segments, padding in front."""
+        """Context and mask, flat: a fact in each of the last segments, padding around it."""
         shape = (self.max_segments, self.segment_size)
         context, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
         facts = self.books.tokenizer.facts(question.facts)
@@ -199,8 +199,10 @@ class ExampleMaker:
             noise = draw_passage(self.books, size, rng).read(0, size)
             cut = int(rng.integers(0, noise.size, endpoint=True))
             tokens = np.concatenate([noise[:cut], fact, noise[cut:]])
-            context[row, self.segment_size - tokens.size :] = tokens
-            mask[row, self.segment_size - tokens.size :] = True
+            # Anywhere in the segment: what is found at a place is not looked for by its meaning.
+            start = int(rng.integers(0, self.segment_size - tokens.size, endpoint=True))
+            context[row, start : start + tokens.size] = tokens
+            mask[row, start : start + tokens.size] = True
         return context.reshape(-1), mask.reshape(-1)
 
     def _queries(self, question: Question, asked: Query, rng: np.random.Generator) -> list[Query]:
