@@ -1,0 +1,224 @@
+"""BABILong as an experiment: settings, stages, training, evaluation that goes on, and results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from armt_jax.config import BabilongExperiment, ConfigError, from_config_dict
+from armt_jax.evaluation import babilong as babilong_module
+from armt_jax.evaluation.babilong import BabilongEvaluator
+from armt_jax.evaluation.babilong_results import (
+    Answer,
+    AnswerFile,
+    cell,
+    read_cells,
+    write_cells,
+)
+from armt_jax.models import create_model
+from armt_jax.tasks.babilong.stage_data import BabilongData
+from armt_jax.training.experiment_stages import create_stages
+from configs import babilong
+
+ABOUT = {
+    "model": "m",
+    "rule": "armt",
+    "seed": 0,
+    "step": 7,
+    "commit": "c",
+    "noise": "books",
+    "facts": "babi",
+    "trained_tokens": 1024,
+}
+
+
+def values(variant: str, **task: Any) -> dict[str, Any]:
+    plain = babilong.get_config(variant).to_dict()
+    plain["task"] |= task
+    return plain
+
+
+def tiny(folder: Path, **task: Any) -> BabilongExperiment:
+    """The smoke run, without any data."""
+    plain = values("qa1,tiny", **task) | {"workdir": str(folder)}
+    config = from_config_dict(plain)
+    assert isinstance(config, BabilongExperiment)
+    return config
+
+
+@pytest.fixture(autouse=True)
+def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
+    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("preset", babilong.PRESETS)
+@pytest.mark.parametrize("task", ["qa1", "qa20"])
+def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
+    plain = values(f"{task},{preset}")
+    config = from_config_dict(plain)
+    assert isinstance(config, BabilongExperiment)
+    assert plain.keys() == {field.name for field in dataclasses.fields(config)}
+    for name, group in plain.items():
+        if isinstance(group, dict):
+            fields = dataclasses.fields(getattr(config, name))
+            assert group.keys() == {field.name for field in fields}, name
+    with pytest.raises(ConfigError, match="variant = 'qa21': must be a task qa1 to qa20"):
+        babilong.get_config("qa21")
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value", "message"),
+    [
+        ("task", "name", "babi", "task.name = 'babi': must be one of babilong"),
+        ("task", "task", "qa6", "must be one of qa1, qa2, qa3, qa4, qa5"),
+        ("task", "segment_size", 200, "segment length = 200: must be at most"),
+        ("task", "lenght", 1, "task.lenght = 1: unknown key"),
+        ("curriculum", "noise", [0.5, 2.0], r"curriculum.noise\[1\] = 2.0: must be from 0 to 1"),
+        ("curriculum", "max_facts", [1], r"curriculum.max_facts = \(1,\): needs 2 entries"),
+        ("evaluation", "lengths", ["4 k"], r"evaluation.lengths\[0\] = '4 k': must be a number"),
+    ],
+)
+def test_impossible_settings_are_refused(group: str, field: str, value: Any, message: str) -> None:
+    plain = values("qa1,tiny")
+    plain[group][field] = value
+    with pytest.raises(ConfigError, match=message):
+        from_config_dict(plain)
+
+
+def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    first, second = create_stages(config)
+    assert isinstance(first.data, BabilongData)
+    assert first.label == "qa1, 2 segments of 48 tokens, at most 2 facts, one in each"
+    assert second.label == "qa1, 4 segments of 48 tokens"
+    place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
+    stream = first.data.stream(0, 16, **place)
+    batch = next(stream)
+    stream.close()
+    assert batch.context.shape == (16, 2, 48)
+    # One fact in each segment, of at most two; noise up to half of the room around it.
+    assert (batch.context_mask.any(-1).sum(1) == 2).all()
+    counts = batch.context_mask.sum(-1)
+    assert 5 <= counts.min() < counts.max() <= 8 + 0.5 * 43
+    starts = batch.context_mask.argmax(-1)
+    assert len(np.unique(starts)) > 5
+    # Several questions a context in training, one in validation, each with its answer marked.
+    assert batch.query_mask.any(-1).sum(1).max() > 1
+    validation = second.data.validation(6)
+    assert (validation.query_mask.any(-1).sum(1) == 1).all()
+    assert validation.context_mask.all()  # full length
+    longest = first.data.scoring.longest
+    assert 2 <= batch.loss_mask.sum(-1).max() <= longest
+    again = create_stages(config)[1].data.validation(6)
+    jax.tree.map(np.testing.assert_array_equal, validation, again)
+
+
+def test_a_small_tokenizer_stays_with_its_run(tmp_path: Path) -> None:
+    create_stages(tiny(tmp_path))
+    file = tmp_path / "tokenizer.json"
+    before = file.read_bytes()
+    create_stages(tiny(tmp_path))
+    assert file.read_bytes() == before
+    plain = values("qa1,tiny") | {"workdir": str(tmp_path)}
+    plain["model"]["vocab_size"] = 300
+    config = from_config_dict(plain)
+    with pytest.raises(ConfigError, match=r"vocab_size = 300: must be at least 512"):
+        create_stages(config)
+
+
+def test_books_and_gpt2_are_asked_for_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task.noise = 'books': needs .* ARMT_DATA_DIR"):
+        create_stages(tiny(tmp_path, noise="books"))
+    with pytest.raises(ConfigError, match=r"task.tokenizer = 'gpt2': needs .* ARMT_DATA_DIR"):
+        create_stages(tiny(tmp_path, tokenizer="gpt2"))
+
+
+def test_an_evaluation_goes_on_behind_its_last_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path)
+    params = create_model(config.model).init(jax.random.key(0))
+    read: list[int] = []
+    original = babilong_module.read_contexts
+
+    def count(reader: Any, batch: Any, **options: Any) -> Any:
+        read.append(len(batch))
+        if len(read) == 2 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        return original(reader, batch, **options)
+
+    monkeypatch.setattr(babilong_module, "read_contexts", count)
+    evaluator = BabilongEvaluator(config, params, 7, tmp_path / "evaluation")
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.answers("256", 6)
+    (tmp_path / "again").touch()
+    evaluator = BabilongEvaluator(config, params, 7, tmp_path / "evaluation")
+    answers = evaluator.answers("256", 6)
+    assert read == [4, 2, 2]  # four were there
+    assert [answer.id for answer in answers] == list(range(6))
+    other = BabilongEvaluator(config, params, 7, tmp_path / "other").answers("256", 6)
+    assert answers == other
+    # Another checkpoint, another length: other answers.
+    BabilongEvaluator(config, params, 8, tmp_path / "evaluation").answers("256", 6)
+    evaluator.answers("300", 2)
+    assert read == [4, 2, 2, 4, 2, 4, 2, 2]
+    with pytest.raises(ConfigError, match="is too short for every story"):
+        evaluator.answers("3", 2)
+
+
+def test_a_model_that_answers_right_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the model's answers replaced by the text's, strict match is whole."""
+    config = tiny(tmp_path)
+    params = create_model(config.model).init(jax.random.key(0))
+    evaluator = BabilongEvaluator(config, params, 7, tmp_path / "evaluation")
+    chosen = babilong_module.evaluation_set(config, evaluator.books, "256", 4)
+    right = [[evaluator.books.tokenizer.bare(sample.question.answer)] for sample in chosen]
+    monkeypatch.setattr(babilong_module, "greedy_answers", lambda *args, **options: right)
+    one = cell(evaluator.answers("256", 4), **ABOUT)
+    assert (one.correct, one.samples, one.exact_match, one.label_match) == (4, 4, 1.0, 1.0)
+
+
+def answer(index: int, output: str, length: str = "4k") -> Answer:
+    return Answer("qa1", length, "set", index, "Where is Mary?", "office", output, 7)
+
+
+def test_an_answer_cut_short_is_dropped_and_a_damaged_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    file = AnswerFile(path)
+    assert file.read() == []
+    file.append([answer(0, "office"), answer(1, "garden")])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    assert file.read() == [answer(0, "office")]
+    file.append([answer(2, "hallway")])
+    assert file.read() == [answer(0, "office"), answer(2, "hallway")]
+    path.write_bytes(b"{}\n" + whole)
+    with pytest.raises(ConfigError, match="line 1: is not an answer"):
+        file.read()
+
+
+def test_cells_hold_both_metrics_and_their_file_is_checked(tmp_path: Path) -> None:
+    made = cell([answer(0, "office"), answer(1, "the office"), answer(2, "garden")], **ABOUT)
+    assert (made.correct, made.samples, made.label_match) == (1, 3, pytest.approx(2 / 3))
+    assert made.exact_match_low < 1 / 3 < made.exact_match_high
+    with pytest.raises(ConfigError, match="must be of one task and length"):
+        cell([answer(0, "x"), answer(1, "x", "1M")], **ABOUT)
+    path = tmp_path / "cells.json"
+    write_cells(path, [made])
+    assert read_cells(path) == [made]
+    assert json.loads(path.read_text())["cells"][0]["task"] == "qa1"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(ConfigError, match=r"version 2, must be 'armt_jax.babilong' version 1"):
+        read_cells(path)
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="must be a file of BABILong cells"):
+        read_cells(path)
