@@ -16,7 +16,7 @@ from armt_jax.evaluation.results import git_commit
 from armt_jax.models.protocol import Params
 from armt_jax.tasks.babilong import setup
 from armt_jax.training.loop import Trainer, TrainResult
-from experiments.report import model_name
+from experiments.retrieval_report import model_name
 
 FOLDER = "evaluation"
 FILE_NAME = "babilong.json"

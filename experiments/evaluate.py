@@ -35,7 +35,7 @@ from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
 from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
 from armt_jax.training.workdir import read_config
-from experiments import babilong_report, errors, launch_flags, report
+from experiments import babilong_report, errors, launch_flags, retrieval_report
 from experiments.command_line import parse_flags
 
 _CHECKPOINTS = "checkpoints"
@@ -111,11 +111,13 @@ def _evaluate_retrieval(config: ExperimentConfig, folder: Path) -> None:
             dataclasses.replace(task, num_pairs=num_pairs)
         which = _which(folder)
     found = _restore(config, folder, which)
-    rows = report.evaluate_lengths(config, found.state.params, found.step, task, lengths, samples)
+    rows = retrieval_report.evaluate_lengths(
+        config, found.state.params, found.step, task, lengths, samples
+    )
     trained_pairs = max(config.curriculum.num_pairs)
     with together():
         if is_main():
-            report.write_report(folder / "evaluation", rows, task.variant, trained_pairs)
+            retrieval_report.write_report(folder / "evaluation", rows, task.variant, trained_pairs)
             print_table(rows, title=f"{config.name}, step {found.step:,}")
 
 

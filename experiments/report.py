@@ -1,79 +1,72 @@
-"""Exact match of trained parameters per number of pairs: rows, table, JSON and figures."""
+"""Tables and figures of the paper, from what ``results/`` holds.
+
+    python -m experiments.report table1 fig3
+
+Reads the cells of ``results/babilong_*.json`` (``--results`` names another folder) and writes
+Markdown and JSON, or a PNG, into ``results/report``; published rows stand beside ours.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from jax.sharding import Mesh
+from absl import flags
 
-from armt_jax.config import Experiment, ExperimentConfig, TaskConfig
-from armt_jax.evaluation.evaluate import Evaluator
-from armt_jax.evaluation.figures import capacity_figure, exact_match_figure
-from armt_jax.evaluation.results import ResultRow, git_commit, result_row, write_results
-from armt_jax.evaluation.scoring import AnswerAtEnd
-from armt_jax.models import create_model
-from armt_jax.models.protocol import Params
-from armt_jax.tasks.associative_retrieval import AssociativeRetrieval
-from armt_jax.tasks.frozen_sets import frozen_size, load_frozen_together
-from armt_jax.training.state import count_parameters
+from armt_jax.config import ConfigError
+from armt_jax.evaluation import babilong_table
+from armt_jax.evaluation.babilong_results import BabilongCell, read_cells
+from armt_jax.evaluation.results import atomic_write
+from experiments import errors
+
+_RESULTS = flags.DEFINE_string("results", "results", "Folder of the results.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write to; by default `report` in the results.")
 
 
-def evaluate_lengths(
-    config: ExperimentConfig,
-    params: Params,
-    step: int,
-    task: TaskConfig,
-    lengths: Iterable[int],
-    samples: int,
-    mesh: Mesh | None = None,
-) -> list[ResultRow]:
-    """A row for every number of pairs: unseen contexts of the test set, one query each.
+def _table1(results: Path, out: Path) -> None:
+    cells = _cells(results)
+    text = babilong_table.markdown(cells)
+    atomic_write(out / "table1.md", text.encode())
+    content = json.dumps(babilong_table.as_json(cells), indent=1) + "\n"
+    atomic_write(out / "table1.json", content.encode())
+    print(text)
 
-    A set that has fewer contexts than ``samples`` is used whole. ``mesh``: see ``Evaluator``.
-    """
-    model = create_model(config.model)
-    batch_size = min(config.evaluation.batch_size, samples)
-    evaluator = Evaluator(model, AnswerAtEnd(task.value_size), batch_size, mesh)
-    commit, num_params = git_commit(), count_parameters(params)
-    rows = []
-    for num_pairs in sorted(set(lengths)):
-        sizes = dataclasses.replace(task, num_pairs=num_pairs)
-        frozen = AssociativeRetrieval(
-            **dataclasses.asdict(sizes), num_queries=1, random_num_pairs=False
+
+def _fig3(results: Path, out: Path) -> None:
+    babilong_table.figure(out / "fig3.png", _cells(results))
+
+
+REPORTS: dict[str, Callable[[Path, Path], None]] = {"table1": _table1, "fig3": _fig3}
+
+
+def main(argv: list[str]) -> None:
+    """Write each report that is named on the command line."""
+    try:
+        names = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise ConfigError(str(error)) from None
+    unknown = [name for name in names if name not in REPORTS]
+    if unknown or not names:
+        raise ConfigError(f"reports = {unknown or names}: must be some of {', '.join(REPORTS)}")
+    results = Path(_RESULTS.value)
+    out = Path(_OUT.value) if _OUT.value else results / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        REPORTS[name](results, out)
+        print(f"{name}: written to {out}")
+
+
+def _cells(results: Path) -> list[BabilongCell]:
+    files = sorted(results.glob("babilong_*.json"))
+    if not files:
+        raise ConfigError(
+            f"--results = {str(results)!r}: has no babilong_*.json; experiments.evaluate writes "
+            "evaluation/babilong.json in the folder of a run"
         )
-        count = min(samples, frozen_size(frozen, "test"))
-        correct, asked = evaluator(params, load_frozen_together(frozen, "test", count))
-        row = result_row(
-            **dataclasses.asdict(sizes),
-            model=model_name(config),
-            rule=config.model.rule,
-            num_params=num_params,
-            samples=asked,
-            correct=correct,
-            seed=config.seed,
-            step=step,
-            commit=commit,
-        )
-        rows.append(row)
-    return rows
+    return [cell for file in files for cell in read_cells(file)]
 
 
-def model_name(config: Experiment) -> str:
-    """Such as ``armt-gpt2-4x128``: family, backbone, layers and width."""
-    model = config.model
-    return f"{model.family}-{model.backbone}-{model.n_layer}x{model.d_model}"
-
-
-def write_report(
-    folder: Path, rows: Sequence[ResultRow], variant: str, trained_pairs: int | None
-) -> None:
-    """``results.json`` and the figures of ``rows`` in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_results(folder / "results.json", rows)
-    exact_match_figure(
-        folder / "exact_match.png", rows, variant=variant, trained_pairs=trained_pairs
-    )
-    if variant == "remember":
-        capacity_figure(folder / "capacity.png", rows, trained_pairs=trained_pairs)
+if __name__ == "__main__":
+    sys.exit(errors.run(lambda: main(sys.argv)))

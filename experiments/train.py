@@ -13,7 +13,7 @@ from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
-from experiments import babilong_report, report
+from experiments import babilong_report, retrieval_report
 
 
 def train_and_evaluate(config: AnyExperiment) -> None:
@@ -29,7 +29,7 @@ def train_and_evaluate(config: AnyExperiment) -> None:
 
 def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:
     lengths = {*config.evaluation.num_pairs, config.task.num_pairs}
-    rows = report.evaluate_lengths(
+    rows = retrieval_report.evaluate_lengths(
         config,
         result.state.params,
         result.position.step,
@@ -51,7 +51,7 @@ def _write(
     rows: list[ResultRow],
 ) -> None:
     trained_pairs = max(config.curriculum.num_pairs)
-    report.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)
+    retrieval_report.write_report(folder / "evaluation", rows, config.task.variant, trained_pairs)
     labels = tuple(stage.label for stage in trainer.stages)
     log = read_training_log(folder / FILE_NAME, stage_labels=labels)
     training_figure(folder / "training.png", log)

@@ -44,13 +44,13 @@ def make_row(num_pairs, correct, **changes):
 def drawn(monkeypatch) -> list[Figure]:
     """The figures that were written, to look inside."""
     seen: list[Figure] = []
-    save = figures._save
+    save = figures.save_figure
 
     def keep(figure, path):
         seen.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save_figure", keep)
     return seen
 
 

@@ -92,7 +92,7 @@ def capacity_figure(
         axes.set_xlim(0, 1.04 * longest)
         axes.set_ylim(0, 1.04 * longest)
         _legend(figure, series)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def exact_match_figure(
@@ -139,7 +139,7 @@ def exact_match_figure(
         bottom = max(0.0, min(lowest - 0.05 * (100 - lowest), 98.0))
         axes.set_ylim(bottom, 100 + 0.03 * (100 - bottom))
         _legend(figure, series)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def training_figure(path: str | os.PathLike[str], log: TrainingLog) -> None:
@@ -166,7 +166,7 @@ def training_figure(path: str | os.PathLike[str], log: TrainingLog) -> None:
         lower.set_xlim(0, 1.01 * max(1, last))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         _mark_stages(upper, lower, log, last)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw(axes: Axes, series: Sequence[Series]) -> None:
@@ -233,7 +233,8 @@ def _mark_stages(upper: Axes, lower: Axes, log: TrainingLog, last: int) -> None:
         )  # fmt: skip
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG, whole or not at all."""
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(content, format="png", dpi=DPI)
     atomic_write(path, content.getvalue())
