@@ -38,7 +38,8 @@ def training_texts(corpus: Corpus, tasks: Sequence[str], seed: int) -> Iterator[
             yield from (f" {fact}" for fact in questions[-1].facts)
             for question in questions:
                 yield question.question
-                yield question.answer
+                # Often: a word counts here as often as it comes, and these come alone.
+                yield from (question.answer,) * 20
     # Books spread over the corpus, which is sorted by author.
     for index in range(0, len(corpus), max(1, len(corpus) // _BOOKS)):
         for sentence in split_sentences(corpus.text(index)[:_CHARACTERS_PER_BOOK]):

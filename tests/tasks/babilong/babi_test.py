@@ -63,7 +63,7 @@ def test_a_malformed_line_is_one_error_with_file_and_line(tmp_path, line, says):
 
 
 def test_files_that_are_missing_or_cut_short(tmp_path):
-    with pytest.raises(ConfigError, match="no such file; bAbI tasks v1.2"):
+    with pytest.raises(ConfigError, match=r"no such file; bAbI tasks v1\.2"):
         load_questions(tmp_path, "qa1", "test")
     path = tmp_path / "qa1_single-supporting-fact_test.txt"
     path.write_text(STORY)

@@ -21,9 +21,13 @@ SHORT = ("0k", "1k", "2k", "4k", "8k", "16k", "32k")
 LONG = ("64k", "128k", "512k", "1M")
 
 
+def nine_questions() -> list[Question]:
+    return [Simulator("qa1", 0).question(i) for i in range(9)]
+
+
 @pytest.fixture(scope="module")
 def small_set() -> EvaluationSet:
-    questions = [Simulator("qa1", 0).question(i) for i in range(9)]
+    questions = nine_questions()
     return EvaluationSet(small_books(), questions, [7, 0, 3], 700)
 
 
@@ -60,7 +64,10 @@ def test_lists_are_those_of_published_predictions(data_dir, task):
 def test_what_a_list_needs(tmp_path):
     questions = [Question(("A.",), "Q?", "a", "qa1")] * 1_000
     assert official_ids("qa1", "1k", questions) == list(range(1_000))
-    assert official_ids("qa2", "1k", questions) == list(range(999))
+    assert official_ids("qa3", "1k", questions) == list(range(999))
+    long = [Question(("A.",) * (60 + i % 60), "Q?", "a", "qa1") for i in range(1_000)]
+    # (1000 - 300) // 8 = 87 lines, the question one of them.
+    assert official_ids("qa1", "1k", long) == [i for i in range(1_000) if 60 + i % 60 <= 86]
     with pytest.raises(ConfigError, match="from 64k on a set has 100 questions of qa1"):
         official_ids("qa1", "64k", questions)
     with pytest.raises(ConfigError, match="must be all 1000"):
@@ -71,10 +78,10 @@ def test_what_a_list_needs(tmp_path):
 
 def test_questions_without_data_are_simulated(monkeypatch):
     monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
-    test = evaluation_questions("qa2")
+    test = evaluation_questions("qa1")
     assert len(test) == 1_000
-    assert test == evaluation_questions("qa2")
-    train = training_questions("qa2", seed=0)
+    assert test == evaluation_questions("qa1")
+    train = training_questions("qa1", seed=0)
     assert not {q.facts for q in test} & {train.question(i).facts for i in range(500)} - {
         q.facts for q in test if len(q.facts) <= 4
     }
@@ -87,18 +94,14 @@ def test_questions_without_data_are_simulated(monkeypatch):
 def test_samples_do_not_depend_on_the_others_of_a_set(small_set):
     alone = EvaluationSet(small_set.books, [*small_set.questions], [1], 700)
     assert alone[0].question == small_set[1].question
-    again = EvaluationSet(
-        small_books(), [Simulator("qa1", 0).question(i) for i in range(9)], [3], 700
-    )
+    again = EvaluationSet(small_books(), nine_questions(), [3], 700)
     np.testing.assert_array_equal(again[0].context(), small_set[2].context())
     other = EvaluationSet(small_set.books, small_set.questions, [0, 1, 2], 700, seed=1)
     assert (other[0].context() != small_set[0].context()).any()
     assert [s.question.answer for s in small_set[1:]] == [s.question.answer for s in small_set][1:]
     for ids, says in (([9], "id = 9: must be in"), ([], "ids = ")):
         with pytest.raises(ConfigError, match=says):
-            EvaluationSet(
-                small_set.books, [Simulator("qa1", 0).question(i) for i in range(9)], ids, 700
-            )
+            EvaluationSet(small_set.books, nine_questions(), ids, 700)
 
 
 def test_frozen_samples_are_the_sets(small_set, tmp_path, capfd, monkeypatch):
@@ -119,7 +122,7 @@ def test_frozen_samples_are_the_sets(small_set, tmp_path, capfd, monkeypatch):
 
 
 def test_another_set_is_another_folder(small_set):
-    books, questions = small_set.books, [Simulator("qa1", 0).question(i) for i in range(9)]
+    books, questions = small_set.books, nine_questions()
     others = [
         EvaluationSet(books, questions, [7, 0, 4], 700),
         EvaluationSet(books, questions, [7, 0, 3], 701),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -56,9 +57,7 @@ def test_a_book_keeps_its_long_sentences_but_the_last():
         "A sentence of enough words here. Short! Another one of enough words. The last is dropped."
     )
     book = tokenise_book(text, tokenizer)
-    decoded = [
-        tokenizer.decode(book.tokens[a:b]) for a, b in zip(book.ends, book.ends[1:], strict=False)
-    ]
+    decoded = [tokenizer.decode(book.tokens[a:b]) for a, b in itertools.pairwise(book.ends)]
     assert decoded == [" A sentence of enough words here.", " Another one of enough words."]
     assert [text[start] for start in book.starts] == ["A", "A"]
     assert book.tokens.dtype == np.uint16
@@ -74,7 +73,7 @@ def test_passages_are_sentences_in_reading_order():
         assert gaps[0] == 0
         assert gaps[-1] == 900
         found = []
-        for a, b in zip(gaps, gaps[1:], strict=False):
+        for a, b in itertools.pairwise(gaps):
             sentence = books.tokenizer.decode(tokens[a:b])
             match = re.fullmatch(
                 r" Book (\d+) line (\d+) has so many words: (?:long )*\.", sentence
@@ -84,7 +83,7 @@ def test_passages_are_sentences_in_reading_order():
             else:
                 found.append((int(match[1]), int(match[2])))
         assert len(found) >= passage.num_sentences - 1
-        for (book, line), (next_book, next_line) in zip(found, found[1:], strict=False):
+        for (book, line), (next_book, next_line) in itertools.pairwise(found):
             # The next line, or another book after the last line but one.
             assert (next_book, next_line) == (book, line + 1) or line == 38
         assert all(line < 39 for _, line in found)

@@ -44,10 +44,11 @@ def test_context_holds_the_facts_in_order_and_only_noise_besides(books):
         assert "Mary" not in text
         # Facts stand between sentences, never inside one.
         for a, b in spans:
-            assert a == 0 or books.tokenizer.decode(context[:a]).endswith(".")
-            assert b == SIZE or books.tokenizer.decode(context[b:]).startswith(
-                (" Book ", " J", " M")
-            )
+            # Only the last noise sentence is cut, and facts may follow it.
+            facts_only = int((spans[:, 1] - spans[:, 0])[spans[:, 0] >= a].sum()) == SIZE - a
+            assert a == 0 or facts_only or books.tokenizer.decode(context[:a]).endswith(".")
+            after = books.tokenizer.decode(context[b : b + 6])
+            assert after in (" Mary ", " John ") or " Book ".startswith(after)
 
 
 def test_the_noise_of_a_sample_is_that_of_the_books(books):
@@ -161,6 +162,6 @@ def test_a_query_is_without_leading_blanks(data_dir):
     from armt_jax.tasks.babilong.tokenizers import gpt2_tokenizer
 
     gpt2 = gpt2_tokenizer(data_dir / "gpt2-bpe")
-    query = make_query(gpt2, "Where is Mary? ", "bathroom")
-    assert query.tokens.tolist() == [8_496, 318, 5_335, 30, 220, 35_353, 15_813, 6_607, 50_256]
+    query = make_query(gpt2, "Where is Sandra? ", "kitchen")
+    assert query.tokens.tolist() == [8_496, 318, 32_464, 30, 220, 35_353, 15_813, 6_607, 50_256]
     assert query.loss_mask.tolist() == [False] * 5 + [True] * 3 + [False]

@@ -16,8 +16,8 @@ from armt_jax.tasks.babilong.simulator import Simulator
 from armt_jax.tasks.babilong.solver import all_questions, answers
 
 # Questions compared with the 1,000 real ones of a test file.
-COMPARED = 4_000
-# A distance between 1,000 real and 4,000 simulated questions, five to a story and so not
+COMPARED = 3_000
+# A distance between 1,000 real and 3,000 simulated questions, five to a story and so not
 # independent; between two seeds of the simulator it is as large (see BUILD_NOTES.md).
 STATISTICS: dict[str, tuple[Callable[[Question], Iterable[object]], float]] = {
     "facts of a question, in fives": (lambda q: [len(q.facts) // 5], 0.10),
