@@ -1,12 +1,12 @@
 """The sets that published tables were measured on: which questions, at which length.
 
 Rebuilt from published predictions (every row of qa1 to qa5 up to 32k, see the tests): test
-questions in file order, without those whose facts and question are more than ``(length - 300) // 8`` lines,
-where 4k are 4,000. Of what is left the last question is missing, but not in qa1 and not in qa2 at
-1k; nobody says why. From 64k on a set has 100 questions, whose ids the benchmark publishes
-(``test_100_idxs.json``). Ids that the list of 1k does not reach (862 questions of qa3, 997 of qa5)
-were replaced by others, nobody says with which: 14 of qa3 and one of qa5 are not those of published
-tables.
+questions in file order, without those whose facts and question are more than
+``(length - 300) // 8`` lines, where 4k are 4,000. Of what is left the last question is missing, but
+not in qa1 and not in qa2 at 1k; nobody says why. From 64k on a set has 100 questions, whose ids the
+benchmark publishes (``test_100_idxs.json``). Ids that the list of 1k does not reach (862 questions
+of qa3, 997 of qa5) were replaced by others, nobody says with which: 14 of qa3 and one of qa5 are
+not those of published tables.
 """
 
 from __future__ import annotations
