@@ -184,3 +184,22 @@ def test_generated_books_are_prose_of_their_split_and_state_no_facts():
             read_event(sentence)
     with pytest.raises(ConfigError, match="split = 'valid'"):
         GeneratedBooks("valid")
+
+
+class FixedDraws:
+    """Stands for a generator that draws these integers."""
+
+    def __init__(self, *draws: int) -> None:
+        self.draws = list(draws)
+
+    def integers(self, end: int) -> int:
+        assert self.draws[0] < end
+        return self.draws.pop(0)
+
+
+def test_the_sentence_at_the_random_character_is_dropped():
+    books = small_books(1)
+    second = int(books.book(0).starts[1])
+    for character, line in ((0, 1), (second - 1, 1), (second, 2), (second + 1, 2)):
+        passage = draw_passage(books, 20, FixedDraws(0, character))  # pyright: ignore
+        assert books.tokenizer.decode(passage.read(0, 20)).startswith(f" Book 0 line {line} ")
