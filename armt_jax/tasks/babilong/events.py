@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ def sentence(event: Event, verb: str, there: bool) -> str:
     return f"{event.subject} {verb} the {event.target}{end}."
 
 
+@functools.lru_cache(maxsize=10_000)  # qa1 to qa5 have some 2,000 facts between them
 def read_event(fact: str) -> Event:
     """The event of a fact of qa1 to qa5.
 

@@ -12,6 +12,7 @@ by itself, with a leading blank.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -217,7 +218,8 @@ def _write(path: Path, book: Book) -> None:
             np.savez(file, **book._asdict())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ConfigError(
             f"cache_dir = {str(path.parent)!r}: must be a folder that can be written ({error})"
         ) from error

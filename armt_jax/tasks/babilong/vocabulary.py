@@ -10,9 +10,9 @@ from armt_jax.tasks.babilong.sentences import split_sentences
 from armt_jax.tasks.babilong.simulator import Simulator
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer, train_tokenizer
 
-_STORIES = 400
+_STORIES = 150
 _BOOKS = 40
-_SENTENCES_PER_BOOK = 400
+_CHARACTERS_PER_BOOK = 20_000
 
 
 def small_tokenizer(
@@ -38,8 +38,9 @@ def training_texts(corpus: Corpus, tasks: Sequence[str], seed: int) -> Iterator[
             yield from (f" {fact}" for fact in questions[-1].facts)
             for question in questions:
                 yield question.question
-                yield question.answer
+                # Often: a word counts here as often as it comes, and these come alone.
+                yield from (question.answer,) * 20
     # Books spread over the corpus, which is sorted by author.
     for index in range(0, len(corpus), max(1, len(corpus) // _BOOKS)):
-        for sentence in split_sentences(corpus.text(index))[:_SENTENCES_PER_BOOK]:
+        for sentence in split_sentences(corpus.text(index)[:_CHARACTERS_PER_BOOK]):
             yield f" {sentence}"
