@@ -66,15 +66,16 @@ def _default(task: str) -> dict[str, Any]:
             "segment_size": 64,
         },
         "curriculum": {
-            "num_segments": (4, 4, 4, 8, 8, 16),
-            "max_facts": (4, 4, 4, 8, 0, 0),
-            "fact_per_segment": (True, True, True, True, False, False),
-            "noise": (0.0, 0.3, 1.0, 1.0, 1.0, 1.0),
-            "max_steps": (1500, 500, 500, 500, 500, 400),
-            "target": (0.98, 0.98, 0.98, 0.98, 0.98, 1.1),
+            "num_segments": (4, 4, 4, 4, 8, 8, 16),
+            "max_facts": (4, 8, 0, 0, 0, 0, 0),
+            "facts_per_segment": (1, 2, 4, 4, 4, 0, 0),
+            "noise": (0.0, 0.0, 0.0, 0.3, 1.0, 1.0, 1.0),
+            "max_steps": (1500, 500, 500, 500, 500, 500, 200),
+            "target": (0.98, 0.98, 0.98, 0.98, 0.98, 0.98, 1.1),
             "num_queries": 0,
             "random_num_segments": True,
         },
+        "train": {"eval_every": 25},
         "evaluation": {"lengths": ("1024", "4k", "64k"), "samples": 100, "batch_size": 20},
     }
 
@@ -100,7 +101,7 @@ def _paper(task: str) -> dict[str, Any]:
         "curriculum": {
             "num_segments": (2, 3, 5, 8, 16, 32),
             "max_facts": (0,) * 6,
-            "fact_per_segment": (False,) * 6,
+            "facts_per_segment": (0,) * 6,
             "noise": (1.0,) * 6,
             "max_steps": (10_000,) * 6,
             "target": (1.0,) * 6,
@@ -118,7 +119,7 @@ def _tiny(task: str) -> dict[str, Any]:
         "curriculum": {
             "num_segments": (2, 4),
             "max_facts": (2, 0),
-            "fact_per_segment": (True, False),
+            "facts_per_segment": (2, 0),
             "noise": (0.5, 1.0),
             "max_steps": (8, 8),
             "target": (0.99, 0.99),

@@ -96,7 +96,7 @@ def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     config = tiny(tmp_path)
     first, second = create_stages(config)
     assert isinstance(first.data, BabilongData)
-    assert first.label == "qa1, 2 segments of 48 tokens, at most 2 facts, one in each"
+    assert first.label == "qa1, 2 segments of 48 tokens, at most 2 facts, up to 2 in each"
     assert second.label == "qa1, 4 segments of 48 tokens"
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
     stream = first.data.stream(0, 16, **place)

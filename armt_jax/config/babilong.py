@@ -54,14 +54,15 @@ class BabilongCurriculum:
     A context has ``num_segments`` segments, or 1 to so many, uniformly, with
     ``random_num_segments``. Stories have at most ``max_facts`` facts, 0 for any number (but never
     more than one for every five tokens, as the authors have it). Facts stand anywhere among the
-    noise; with ``fact_per_segment`` each has a segment of its own, with noise around it that fills
-    up to a share ``noise`` of the rest, drawn anew for each: looking up is learnt there first.
+    noise (``facts_per_segment`` 0), or every segment has 1 to ``facts_per_segment`` of them, with
+    noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
+    looking up, and telling facts of one segment apart, is learnt there first.
     ``num_queries`` is the number of questions asked per context, 0 for all that it can answer.
     """
 
     num_segments: tuple[int, ...]
     max_facts: tuple[int, ...]
-    fact_per_segment: tuple[bool, ...]
+    facts_per_segment: tuple[int, ...]
     noise: tuple[float, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
@@ -71,7 +72,7 @@ class BabilongCurriculum:
     def __post_init__(self) -> None:
         stages = len(self.num_segments)
         require(stages >= 1, "curriculum.num_segments", self.num_segments, "needs a stage at least")
-        for name in ("max_facts", "fact_per_segment", "noise", "max_steps", "target"):
+        for name in ("max_facts", "facts_per_segment", "noise", "max_steps", "target"):
             values = getattr(self, name)
             require(
                 len(values) == stages,
@@ -84,6 +85,8 @@ class BabilongCurriculum:
                 value = getattr(self, name)[index]
                 require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
             most, target = self.max_facts[index], self.target[index]
+            each = self.facts_per_segment[index]
+            require(each >= 0, f"curriculum.facts_per_segment[{index}]", each, "must be 0 or more")
             noise = self.noise[index]
             require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
             require(most >= 0, f"curriculum.max_facts[{index}]", most, "must be 0 (any) or more")

@@ -93,7 +93,7 @@ def _stage(
 ) -> BabilongData:
     task, curriculum = config.task, config.curriculum
     num_segments, max_facts = curriculum.num_segments[index], curriculum.max_facts[index]
-    apart = curriculum.fact_per_segment[index]
+    each = curriculum.facts_per_segment[index]
     training, validation = (
         ExampleMaker(
             questions=source,
@@ -104,7 +104,8 @@ def _stage(
             query_size=sizes.query,
             random_segments=random_segments,
             max_facts=max_facts,
-            fact_noise=curriculum.noise[index] if apart else None,
+            facts_per_segment=each,
+            noise=curriculum.noise[index],
         )
         for source, count, random_segments in (
             (sources[0], sizes.count, curriculum.random_num_segments),
@@ -113,9 +114,9 @@ def _stage(
     )
     plural = "" if num_segments == 1 else "s"
     facts = "" if max_facts == 0 else f", at most {max_facts} facts"
-    each = ", one in each" if apart else ""
+    dense = "" if each == 0 else f", up to {each} in each"
     label = (
-        f"{task.task}, {num_segments} segment{plural} of {task.segment_size} tokens{facts}{each}"
+        f"{task.task}, {num_segments} segment{plural} of {task.segment_size} tokens{facts}{dense}"
     )
     return BabilongData(label, training, validation, MarkedAnswer(sizes.answer))
 

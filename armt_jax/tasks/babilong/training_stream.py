@@ -91,8 +91,8 @@ class ExampleMaker:
       depth: the part of the context in whose gaps facts may lie.
       random_segments: contexts of 1 to ``max_segments`` segments, uniformly, instead of all.
       max_facts: of a story, 0 for any number.
-      fact_noise: None: facts stand anywhere. A number: forked contexts have one fact in each
-        segment, and noise on both sides of it that fills up to this share of the rest.
+      facts_per_segment: 0: facts stand anywhere. Else forked contexts have 1 to so many facts in
+        each segment, and noise between them that fills up to a share ``noise`` of the rest.
 
     Raises:
       ConfigError: a size below 1.
@@ -107,7 +107,8 @@ class ExampleMaker:
     depth: tuple[float, float] = WHOLE_CONTEXT
     random_segments: bool = True
     max_facts: int = 0
-    fact_noise: float | None = None
+    facts_per_segment: int = 0
+    noise: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("max_segments", "segment_size", "num_queries", "query_size"):
@@ -117,15 +118,15 @@ class ExampleMaker:
     def forked(self, rng: np.random.Generator) -> ForkedExample:
         """A context of whole segments and up to ``num_queries`` questions about it."""
         shape = (self.max_segments, self.segment_size)
-        if self.fact_noise is None:
+        if self.facts_per_segment == 0:
             sample = self._sample(rng, reserved=0)
             question, asked = sample.question, sample.query
             context = _pad_left(sample.context(), self.max_segments * self.segment_size)
             mask = np.arange(context.size) >= context.size - sample.num_tokens
         else:
-            question = self._question(rng, self.max_segments, self.segment_size)
+            question, facts = self._dense_question(rng)
             asked = make_query(self.books.tokenizer, question.question, question.answer)
-            context, mask = self._one_fact_each(question, rng)
+            context, mask = self._dense(facts, rng)
         queries = np.zeros((self.num_queries, self.query_size), np.int32)
         query_mask, loss_mask = np.zeros(queries.shape, bool), np.zeros(queries.shape, bool)
         for row, query in enumerate(self._queries(question, asked, rng)):
@@ -186,19 +187,44 @@ class ExampleMaker:
             f"enough for a story, and none of {_MOST_DRAWS} fitted"
         )
 
-    def _one_fact_each(
-        self, question: Question, rng: np.random.Generator
+    def _dense_question(self, rng: np.random.Generator) -> tuple[Question, list[list[list[int]]]]:
+        """A question, and its facts as ids, segment by segment: at least one in each."""
+        for _ in range(_MOST_DRAWS):
+            most = self.max_segments * self.facts_per_segment
+            question = self._question(rng, most, self.max_segments * self.segment_size)
+            rest = self.books.tokenizer.facts(question.facts)
+            segments = []
+            while rest:
+                count = int(rng.integers(1, self.facts_per_segment, endpoint=True))
+                while sum(map(len, rest[:count])) > self.segment_size:
+                    count -= 1
+                segments.append(rest[:count])
+                rest = rest[count:]
+                if count == 0:
+                    break
+            if not rest and len(segments) <= self.max_segments:
+                return question, segments
+        raise ConfigError(
+            f"max_segments = {self.max_segments} of {self.segment_size} tokens: must hold a story "
+            f"with 1 to {self.facts_per_segment} facts in each, and none of {_MOST_DRAWS} fitted"
+        )
+
+    def _dense(
+        self, segments: list[list[list[int]]], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Context and mask, flat: a fact in each of the last segments, padding around it."""
+        """Context and mask, flat: the last segments hold facts, padding around them."""
         shape = (self.max_segments, self.segment_size)
         context, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        facts = self.books.tokenizer.facts(question.facts)
-        for row, fact in enumerate(facts, start=self.max_segments - len(facts)):
-            room = int((self.fact_noise or 0.0) * (self.segment_size - len(fact)))
+        for row, facts in enumerate(segments, start=self.max_segments - len(segments)):
+            room = int(self.noise * (self.segment_size - sum(map(len, facts))))
             size = int(rng.integers(0, room, endpoint=True))
             noise = draw_passage(self.books, size, rng).read(0, size)
-            cut = int(rng.integers(0, noise.size, endpoint=True))
-            tokens = np.concatenate([noise[:cut], fact, noise[cut:]])
+            cuts = np.sort(rng.integers(0, noise.size, len(facts), endpoint=True))
+            parts = np.split(noise, cuts)
+            mixed = [parts[0]]
+            for fact, part in zip(facts, parts[1:], strict=True):
+                mixed += [np.asarray(fact), part]
+            tokens = np.concatenate(mixed)
             # Anywhere in the segment: what is found at a place is not looked for by its meaning.
             start = int(rng.integers(0, self.segment_size - tokens.size, endpoint=True))
             context[row, start : start + tokens.size] = tokens
