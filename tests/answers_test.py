@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from armt_jax import ConfigError
 from armt_jax.evaluation.answers import greedy_answers
-from armt_jax.models import Segment
 from armt_jax.recurrence import run_segments
 from tests.small_models import lively_params, random_tokens, segments_of, small_model
 
@@ -31,7 +31,7 @@ def slowly(row: int, prompt: np.ndarray, count: int) -> list[int]:
     ids = list(prompt)
     for _ in range(count):
         query = np.asarray(ids, np.int32)[None, None]
-        queries = Segment(np.repeat(query, 3, axis=0), np.ones((3, 1, len(ids)), bool))
+        queries = segments_of(jnp.asarray(np.repeat(query, 3, axis=0)))
         logits = MODEL.readout(PARAMS, MODEL.ask(PARAMS, state, queries)[row, 0, -1])
         ids.append(int(logits.argmax()))
     return ids[len(prompt) :]

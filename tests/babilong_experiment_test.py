@@ -134,7 +134,7 @@ def test_a_small_tokenizer_stays_with_its_run(tmp_path: Path) -> None:
     before = file.read_bytes()
     create_stages(tiny(tmp_path))
     assert file.read_bytes() == before
-    plain = values("qa1,tiny") | {"workdir": str(tmp_path)}
+    plain: dict[str, Any] = values("qa1,tiny") | {"workdir": str(tmp_path)}
     plain["model"]["vocab_size"] = 300
     config = from_config_dict(plain)
     with pytest.raises(ConfigError, match=r"vocab_size = 300: must be at least 512"):

@@ -11,7 +11,7 @@ import ml_collections
 import pytest
 
 from armt_jax.config import ConfigError, ModelConfig, from_config_dict, to_dict
-from tests.config_values import VALID, changed
+from tests.config_values import VALID, changed, retrieval
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_config_that_is_no_mapping_is_refused() -> None:
 
 
 def test_values_are_converted_once() -> None:
-    config = from_config_dict(ml_collections.ConfigDict(VALID))
+    config = retrieval(ml_collections.ConfigDict(VALID))
     assert config == from_config_dict(VALID)
     assert config.evaluation.num_pairs == (4, 16)
     assert config.curriculum.target == (0.9, 1.1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from armt_jax.config import ExperimentConfig, from_config_dict
+
 VALID: dict[str, Any] = {
     "name": "test",
     "seed": 0,
@@ -53,6 +55,13 @@ VALID: dict[str, Any] = {
     "mesh": {"data": 1, "fsdp": 1, "tensor": 1, "stage": 1},
     "evaluation": {"num_pairs": [4, 16], "samples": 16, "batch_size": 8},
 }
+
+
+def retrieval(values: Any) -> ExperimentConfig:
+    """The experiment of ``values``, which is one of associative retrieval."""
+    config = from_config_dict(values)
+    assert isinstance(config, ExperimentConfig)
+    return config
 
 
 def changed(field: str, value: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
 from configs import ar_remember, ar_rewrite
 from experiments.command_line import load_config
+from tests.config_values import retrieval
 
 CASES = [(module, name) for module in (ar_remember, ar_rewrite) for name in module.VARIANTS]
 
@@ -55,7 +56,7 @@ def test_the_default_has_the_papers_size() -> None:
 
 
 def test_paper_recipe_of_remember() -> None:
-    config = from_config_dict(ar_remember.get_config("paper"))
+    config = retrieval(ar_remember.get_config("paper"))
     assert config.model.backbone == "gpt_neox"
     assert config.curriculum.num_pairs == (1, 2, 3, 5, 10, 20, 40, 50, 50, 200)
     assert config.curriculum.key_size == (1, 1, 1, 1, 1, 2, 2, 2, 3, 3)

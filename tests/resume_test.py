@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
+from armt_jax.config import ConfigError, ExperimentConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.training import loop
 from armt_jax.training.divergence import NonFiniteError
@@ -24,6 +24,7 @@ from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import WALL_CLOCK
 from armt_jax.training.workdir import Workdir
 from configs import ar_remember
+from tests.config_values import retrieval
 
 STEPS = 9
 
@@ -52,7 +53,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def make_config(folder: Path, **train: int) -> ExperimentConfig:
     """Two stages of one shape (5 and 4 steps), the second with fresh moments."""
-    config = from_config_dict(ar_remember.get_config("tiny").to_dict())
+    config = retrieval(ar_remember.get_config("tiny").to_dict())
     return dataclasses.replace(
         config,
         workdir=str(folder),

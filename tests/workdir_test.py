@@ -12,14 +12,15 @@ from typing import TextIO
 
 import pytest
 
-from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
+from armt_jax.config import ConfigError, ExperimentConfig
 from armt_jax.training import workdir
 from armt_jax.training.workdir import Workdir, read_config
 from configs import ar_remember
+from tests.config_values import retrieval
 
 
 def make_config(folder: Path, **changes: object) -> ExperimentConfig:
-    config = from_config_dict(ar_remember.get_config("tiny").to_dict())
+    config = retrieval(ar_remember.get_config("tiny").to_dict())
     return dataclasses.replace(config, workdir=str(folder), **changes)
 
 
@@ -55,7 +56,7 @@ def test_another_experiment_is_refused_and_nothing_is_overwritten(tmp_path: Path
 def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     enter(config)
-    other = from_config_dict(ar_remember.get_config("paper").to_dict())
+    other = retrieval(ar_remember.get_config("paper").to_dict())
     with pytest.raises(ConfigError, match=r"; and \d+ more; must be the same") as caught:
         enter(dataclasses.replace(other, workdir=str(tmp_path)))
     assert str(caught.value).count(" there, ") == 6

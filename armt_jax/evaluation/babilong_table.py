@@ -60,7 +60,9 @@ def markdown(cells: Sequence[BabilongCell]) -> str:
     tasks += [task for task in dict.fromkeys(task for task, _ in groups) if task not in tasks]
     for task in tasks:
         for row in (row for row in PUBLISHED if row.task == task):
-            values = dict(zip(LENGTHS, zip(row.values, row.spread, strict=True), strict=True))
+            values: dict[str, tuple[float | None, float | None]] = dict(
+                zip(LENGTHS, zip(row.values, row.spread, strict=True), strict=True)
+            )
             columns = (_published(*values.get(length, (None, None))) for length in lengths)
             lines.append(f"| {task} | {row.model} | {' | '.join(columns)} |")
         for (owner, name), group in groups.items():
