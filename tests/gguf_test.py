@@ -34,7 +34,9 @@ BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-TEXT = "In 1815, M. Charles-Francois-Bienvenu Myriel was Bishop of D--. It's 75 years; they'll see!\n"
+TEXT = (
+    "In 1815, M. Charles-Francois-Bienvenu Myriel was Bishop of D--. It's 75 years; they'll see!\n"
+)
 
 
 def interleaved(matrix: np.ndarray, heads: int) -> np.ndarray:
@@ -106,8 +108,6 @@ def golden_gguf(path: Path, case: str, **options: Any) -> Path:
     config = about(case)
     config |= {"rope_theta": config["rope_parameters"]["rope_theta"]}
     state = golden(case).group("state")
-    if config["tie_word_embeddings"]:
-        state.pop("lm_head.weight", None)
     tensors = renamed(state, config["num_attention_heads"], config["num_key_value_heads"])
     return write_gguf(path, config, tensors, **options)
 
@@ -207,7 +207,6 @@ def trained_tokenizer(pre: str) -> Tokenizer:
 
 def metadata(tokenizer: Tokenizer, tmp_path: Path, pre: str) -> dict[str, Any]:
     """A tokenizer as GGUF's values, from the ``tokenizer.json`` that it saves."""
-
 
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     merges = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["merges"]

@@ -16,7 +16,8 @@ from armt_jax.models import create_model
 from tests.small_models import SIZES
 
 ROOT = {
-    "gpt2": "memory_cell.model.transformer.", "gpt_neox": "memory_cell.model.gpt_neox.",
+    "gpt2": "memory_cell.model.transformer.",
+    "gpt_neox": "memory_cell.model.gpt_neox.",
     "llama": "memory_cell.model.model.",
 }
 BLOCK = {"gpt2": "h.1.layer.", "gpt_neox": "layers.1.layer.", "llama": "layers.1.layer."}

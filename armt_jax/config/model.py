@@ -123,9 +123,7 @@ class ModelConfig:
                 only_llama,
             )
             divides = f"must divide model.n_head = {self.n_head}"
-            require(
-                self.n_head % self.n_kv_head == 0, "model.n_kv_head", self.n_kv_head, divides
-            )
+            require(self.n_head % self.n_kv_head == 0, "model.n_kv_head", self.n_kv_head, divides)
         if self.backbone == "gpt2":
             apart = "must be None or True: GPT-2's output matrix is its token embedding"
             require(

@@ -164,14 +164,19 @@ def _fields(reader: Any, tensors: dict[str, Any], where: str) -> dict[str, Any]:
     for key, wanted in expected.items():
         if value(key, wanted) != wanted:
             raise ConfigError(f"{where}: {key} = {value(key)!r}: must be {wanted!r}")
-    fields["layer_norm_eps"] = float(fields["layer_norm_eps"])
+    fields["layer_norm_eps"] = _as_written(fields["layer_norm_eps"])
     return {
         "backbone": "llama",
         **fields,
-        "rotary_base": float(value("llama.rope.freq_base", 10000.0)),
+        "rotary_base": _as_written(value("llama.rope.freq_base", 10000.0)),
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_embeddings": "output.weight" not in tensors,
     }
+
+
+def _as_written(value: float) -> float:
+    """A float32 of the file as the decimal it was made from: 1e-05, not 9.99999974e-06."""
+    return float(str(np.float32(value)))
 
 
 def _hugging_face_name(name: str) -> str:

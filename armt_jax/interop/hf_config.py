@@ -152,5 +152,3 @@ def _rotary_keys(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "rotary_pct" not in config and "partial_rotary_factor" in config:
         renamed["rotary_pct"] = config["partial_rotary_factor"]
     return renamed
-
-

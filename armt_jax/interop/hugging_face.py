@@ -183,7 +183,9 @@ def _ours(ours: Any, fields: dict[str, Any], settings: dict[str, Any]) -> ModelC
     try:
         config = ModelConfig(**{**ours, **settings})
     except TypeError as error:
-        raise ConfigError(f"{CONFIG}: {OURS} = {ours!r}: must be the settings of a model") from error
+        raise ConfigError(
+            f"{CONFIG}: {OURS} = {ours!r}: must be the settings of a model"
+        ) from error
     resolved = dataclasses.asdict(config)
     resolved |= {"tie_embeddings": config.is_tied, "n_kv_head": config.kv_heads}
     resolved |= {"d_ff": config.ff_dim}

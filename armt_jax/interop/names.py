@@ -94,9 +94,7 @@ def pieces(config: ModelConfig, params: Params) -> tuple[dict[str, Piece], dict[
     return backbone, memory
 
 
-def _backbone_name(
-    config: ModelConfig, path: Path, layer: int | None
-) -> tuple[str, bool] | None:
+def _backbone_name(config: ModelConfig, path: Path, layer: int | None) -> tuple[str, bool] | None:
     """A parameter's name and whether it is stored transposed; None where it is a memory's."""
     backbone, root = BACKBONES[config.backbone], ROOTS[config.backbone]
     group, *rest = path

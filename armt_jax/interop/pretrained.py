@@ -7,6 +7,7 @@ segment.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -42,7 +43,7 @@ def import_params(
       ConfigError: names missing or left over, or arrays of another shape, all listed at once.
     """
     dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
-    template = jax.eval_shape(lambda: create_model(config).init(jax.random.key(0)))
+    template = _shapes(config)
     backbone, memory = pieces(config, template)
     is_fresh = not any(name.startswith(MEMORY) for name in weights.shapes)
     wanted = backbone if is_fresh else backbone | memory
@@ -61,24 +62,29 @@ def import_params(
     )
 
 
-def fresh_memory(
-    config: ModelConfig, rng: jax.Array, embedding: jax.Array
-) -> dict[str, jax.Array]:
+def fresh_memory(config: ModelConfig, rng: jax.Array, embedding: jax.Array) -> dict[str, jax.Array]:
     """What the memory adds to a backbone, as at initialisation, by name.
 
     Memory tokens have the standard deviation of ``embedding [v, d]``, whatever the model's own
     initialisation would have given.
     """
-
-    def draw(rng: jax.Array) -> dict[str, jax.Array]:
-        params = create_model(config).init(rng, embedding.dtype)
-        leaves = dict(leaf_paths(params))
-        return {n: piece.cut(leaves[piece.path]) for n, piece in pieces(config, params)[1].items()}
-
     all_rng, tokens_rng = jax.random.split(rng)
-    # Compiled, so that the backbone's parameters, which nobody asks for, are never drawn.
-    drawn = jax.jit(draw)(all_rng)
+    drawn = _draw_memory(config, embedding.dtype, all_rng)
     return drawn | {f"{MEMORY}embed.memory": init_memory_tokens(config, tokens_rng, embedding)}
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: ModelConfig) -> Params:
+    return jax.eval_shape(lambda: create_model(config).init(jax.random.key(0)))
+
+
+# Compiled, so that the backbone's parameters, which nobody asks for, are never drawn.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw_memory(config: ModelConfig, dtype: jnp.dtype, rng: jax.Array) -> dict[str, jax.Array]:
+    params = create_model(config).init(rng, dtype)
+    leaves = dict(leaf_paths(params))
+    memory = pieces(config, params)[1]
+    return {name: piece.cut(leaves[piece.path]) for name, piece in memory.items()}
 
 
 def export_arrays(

@@ -8,9 +8,9 @@ Not needed to test armt_jax; it says where the numbers come from. In an environm
 
 A file holds ``config`` (the text of the ``config.json`` that ``save_pretrained`` writes), ``tokens
 [b, t]``, ``logits [b, t, v]``, ``logits_5_to_10`` of these tokens read alone, the ``loss``
-transformers computes of ``labels = tokens``, every
-weight under ``state/NAME`` (float32) and its gradient under ``grad/NAME``. Logits, loss and
-gradients are computed in float64 from the float32 weights.
+transformers computes of ``labels = tokens``, every weight of the saved file under ``state/NAME``
+(float32) and its gradient under ``grad/NAME``. Logits, loss and gradients are computed in float64
+from the float32 weights.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
+from safetensors.numpy import load_file
 
 FOLDER = pathlib.Path(__file__).parent
 COMMON = {"vocab_size": 23, "attn_implementation": "eager"}
@@ -76,17 +77,21 @@ def make(name: str, kind: str, settings: dict[str, Any], seed: int) -> None:
         for key, parameter in model.named_parameters():
             is_scale = "norm" in key and key.endswith("weight") or ".ln_" in key and "weight" in key
             parameter.copy_(float(is_scale) + 0.3 * torch.randn_like(parameter))
-    state = {key: value.numpy().copy() for key, value in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         text = (pathlib.Path(folder) / "config.json").read_text()
+        state = load_file(pathlib.Path(folder) / "model.safetensors")
     model = model.double()
     tokens = torch.randint(0, 23, (2, 13))
     out = model(input_ids=tokens, labels=tokens)
     out.loss.backward()
     with torch.no_grad():
         alone = model(input_ids=tokens[:, 5:10]).logits
-    grads = {key: parameter.grad.numpy() for key, parameter in model.named_parameters()}
+    # In memory transformers 5 calls every head alike; in files GPT-NeoX's keeps its first name.
+    renamed = {"lm_head.weight": "embed_out.weight"} if kind == "GPTNeoX" else {}
+    grads = {
+        renamed.get(key, key): parameter.grad.numpy() for key, parameter in model.named_parameters()
+    }
     arrays: dict[str, Any] = {
         "config": np.asarray(text),
         "tokens": tokens.numpy().astype(np.int32),
