@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ import armt_jax
 from armt_jax import ConfigError
 from armt_jax.interop import gguf_tokenizer, load_gguf, load_hugging_face
 from tests.hf_files import MEMORY, about, golden, write_folder
-from tests.small_models import lively_params, quick_jit, small_model
 
 gguf = pytest.importorskip("gguf", reason="needs the package gguf")
 
@@ -207,7 +204,6 @@ def trained_tokenizer(pre: str) -> Tokenizer:
 
 def metadata(tokenizer: Tokenizer, tmp_path: Path, pre: str) -> dict[str, Any]:
     """A tokenizer as GGUF's values, from the ``tokenizer.json`` that it saves."""
-
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     merges = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["merges"]
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)

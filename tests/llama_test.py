@@ -75,7 +75,7 @@ def test_generation_caches_shared_keys() -> None:
     tokens = random_tokens(model, 2, 2 * SIZE + 3)
 
     def run(model: ARMT, params: Params) -> tuple[jax.Array, jax.Array]:
-        settings = {"segment_size": SIZE, "max_new_tokens": 6}
+        settings: dict[str, Any] = {"segment_size": SIZE, "max_new_tokens": 6}
         return quick_jit(lambda p: generate_with_scores(model, p, tokens, **settings))(params)
 
     ids, scores = run(model, params)

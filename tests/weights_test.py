@@ -241,7 +241,7 @@ def test_torchs_own_files_are_left_to_a_torch_that_reads_weights_only(
     with pytest.raises(ConfigError, match="must be a dictionary of names and tensors"):
         read("2.6.0", {"epoch": 3})
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match="is a pickle, read by torch >= 2.6 alone") as error:
+    with pytest.raises(ConfigError, match=r"is a pickle, read by torch >= 2\.6 alone") as error:
         read_state_dict(path)
     assert "weights_only=True" in str(error.value)
 

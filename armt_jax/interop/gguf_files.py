@@ -3,8 +3,8 @@
     params, config = armt_jax.interop.load_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")
     tokenizer = armt_jax.interop.gguf_tokenizer("SmolLM2-135M-Instruct.Q4_1.gguf")
 
-The package ``gguf`` reads and dequantises (``pip install -r requirements-gguf.txt``); the result is float32
-or what ``dtype`` says, never quantised.
+The package ``gguf`` reads and dequantises (``pip install -r requirements-gguf.txt``); the result
+is float32 or what ``dtype`` says, never quantised.
 """
 
 from __future__ import annotations

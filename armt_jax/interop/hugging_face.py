@@ -179,7 +179,7 @@ def model_config(fields: dict[str, Any], settings: dict[str, Any]) -> ModelConfi
 
 
 def _ours(ours: Any, fields: dict[str, Any], settings: dict[str, Any]) -> ModelConfig:
-    """The configuration that ``save_hugging_face`` wrote, if it agrees with the rest of the file."""
+    """The configuration that ``save_hugging_face`` wrote, if the rest of the file agrees."""
     try:
         config = ModelConfig(**{**ours, **settings})
     except TypeError as error:

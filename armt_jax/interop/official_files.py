@@ -1,4 +1,4 @@
-"""The authors' checkpoints as files: ``safetensors`` or ``pytorch_model.bin`` in, the former out."""
+"""The authors' checkpoints as files: ``safetensors`` or PyTorch's own in, the former out."""
 
 from __future__ import annotations
 

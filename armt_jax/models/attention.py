@@ -1,7 +1,7 @@
 """Masked attention of one segment, and rotary positions.
 
-Axis letters: ``b`` batch, ``t`` token, ``s`` key, ``h`` head, ``g`` head of keys and values (as many
-as ``h``, or fewer that several heads share), ``e`` dimension of a head.
+Axis letters: ``b`` batch, ``t`` token, ``s`` key, ``h`` head, ``g`` head of keys and values (as
+many as ``h``, or fewer that several heads share), ``e`` dimension of a head.
 """
 
 from __future__ import annotations

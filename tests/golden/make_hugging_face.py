@@ -75,7 +75,9 @@ def make(name: str, kind: str, settings: dict[str, Any], seed: int) -> None:
     model = getattr(transformers, CLASSES[kind])(config).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            is_scale = "norm" in key and key.endswith("weight") or ".ln_" in key and "weight" in key
+            is_scale = ("norm" in key and key.endswith("weight")) or (
+                ".ln_" in key and "weight" in key
+            )
             parameter.copy_(float(is_scale) + 0.3 * torch.randn_like(parameter))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
