@@ -120,7 +120,12 @@ def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, golden(case)["logits"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_1", "Q4_0", "Q5_1"])
+KINDS = ("F16", "BF16", "Q8_0", "Q4_0", "Q5_1")
+
+
+@pytest.mark.parametrize(
+    "kind", ["Q4_1", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS)]
+)
 def test_quantised_matrices_are_the_dequantised_ones_in_their_order(
     kind: str, tmp_path: Path
 ) -> None:
@@ -191,13 +196,15 @@ def trained_tokenizer(pre: str) -> Tokenizer:
     """A byte-level BPE of 300 tokens with one special token, made without GGUF."""
     tokenizer = Tokenizer(models.BPE())
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if pre == "smollm":
-        cut = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), cut])
     tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([TEXT] * 5, trainer)
+    # Set after training, which merged digits: only the way of cutting keeps them apart now.
+    if pre == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, cut])
     tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
     return tokenizer
 

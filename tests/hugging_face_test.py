@@ -28,7 +28,11 @@ def load(folder: Path, case: str, **settings: Any) -> tuple[Params, armt_jax.Mod
     return load_hugging_face(write_folder(folder, case), **{**MEMORY, **settings})
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("gpt2", "gpt_neox", "llama_tied")
+ALL = [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
+@pytest.mark.parametrize("case", ALL)
 def test_logits_loss_and_gradients_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     reference = golden(case)
     params, config = load(tmp_path, case)
@@ -51,7 +55,7 @@ def test_logits_loss_and_gradients_are_those_of_transformers(case: str, tmp_path
     assert not any(np.any(gradient) for gradient in memory.values())
 
 
-@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "llama", "llama_tied"])
+@pytest.mark.parametrize("case", QUICK)
 def test_a_pretrained_model_starts_as_itself_in_every_segment(case: str, tmp_path: Path) -> None:
     """``W_V = 0``: each segment's logits are those of the backbone that reads it alone."""
     reference = golden(case)
