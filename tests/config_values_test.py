@@ -17,7 +17,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("seed", -1, "must be in [0, 2**31)"),
     ("seed", 2**31, "must be in [0, 2**31)"),
     ("model.family", "lstm", "must be one of armt"),
-    ("model.backbone", "bert", "must be one of gpt2, gpt_neox"),
+    ("model.backbone", "bert", "must be one of gpt2, gpt_neox, llama"),
     (
         "model.rule",
         "hebb",
@@ -37,6 +37,13 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("model.rotary_base", 0.0, "must be positive"),
     ("model.layer_norm_eps", 0.0, "must be positive"),
     ("model.d_ff", 0, "must be at least 1"),
+    ("model.n_kv_head", 0, "must be at least 1"),
+    ("model.n_kv_head", 2, "must be None or model.n_head with gpt2, which shares no keys"),
+    (
+        "model.tie_embeddings",
+        False,
+        "must be None or True: GPT-2's output matrix is its token embedding",
+    ),
     ("model.initializer_range", 0.0, "must be positive"),
     ("model.initializer_range", float("nan"), "must be positive"),
     ("model.attention_init_scale", 0.0, "must be positive"),
@@ -201,3 +208,15 @@ def test_rotated_dimensions_must_be_pairs() -> None:
     with pytest.raises(ConfigError, match="this rotates 0"):
         ModelConfig(backbone="gpt_neox", n_head=2, d_model=12, rotary_pct=0.1)
     ModelConfig(backbone="gpt_neox", n_head=2, d_model=12, rotary_pct=0.34)
+
+
+def test_a_llamas_heads_share_keys_evenly_and_turn_whole() -> None:
+    with pytest.raises(ConfigError) as error:
+        ModelConfig(backbone="llama", n_head=4, n_kv_head=3)
+    assert str(error.value) == "model.n_kv_head = 3: must divide model.n_head = 4"
+    with pytest.raises(ConfigError) as error:
+        ModelConfig(backbone="llama", n_head=4, d_model=12)
+    accepted = "must leave heads of an even width for rotary pairs, not 3"
+    assert str(error.value) == f"model.n_head = 4: {accepted}"
+    config = ModelConfig(backbone="llama", n_head=4, n_kv_head=1, d_model=24, rotary_pct=0.5)
+    assert (config.kv_heads, config.rotary_dim) == (1, 6)

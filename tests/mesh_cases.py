@@ -53,6 +53,8 @@ def model_of(backbone: str = "gpt2", **changes: Any) -> ARMT:
         "rotary_pct": 0.5,
         "initializer_range": 0.3,
     }
+    if backbone == "llama":
+        sizes |= {"n_head": 4, "n_kv_head": 2}
     return create_model(ModelConfig(backbone=backbone, **{**sizes, **changes}))
 
 

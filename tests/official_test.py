@@ -15,8 +15,12 @@ from armt_jax.interop import load_official, to_official
 from armt_jax.models import create_model
 from tests.small_models import SIZES
 
-ROOT = {"gpt2": "memory_cell.model.transformer.", "gpt_neox": "memory_cell.model.gpt_neox."}
-BLOCK = {"gpt2": "h.1.layer.", "gpt_neox": "layers.1.layer."}
+ROOT = {
+    "gpt2": "memory_cell.model.transformer.",
+    "gpt_neox": "memory_cell.model.gpt_neox.",
+    "llama": "memory_cell.model.model.",
+}
+BLOCK = {"gpt2": "h.1.layer.", "gpt_neox": "layers.1.layer.", "llama": "layers.1.layer."}
 # Names and shapes (as torch keeps them) of one tensor of each kind, written by hand: width 16,
 # hidden width 24, key width 4, 23 tokens, 16 positions, 2 memory tokens.
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -46,11 +50,23 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
         "memory_cell.model.gpt_neox.final_layer_norm.weight": (16,),
         "memory_cell.model.embed_out.weight": (23, 16),
     },
+    "llama": {
+        "memory_cell.memory": (2, 16),
+        "memory_cell.model.model.embed_tokens.weight": (23, 16),
+        "memory_cell.model.model.layers.0.layer.self_attn.k_proj.weight": (8, 16),
+        "memory_cell.model.model.layers.1.layer.mlp.gate_proj.weight": (24, 16),
+        "memory_cell.model.model.layers.1.layer.mlp.down_proj.weight": (16, 24),
+        "memory_cell.model.model.layers.1.layer.post_attention_layernorm.weight": (16,),
+        "memory_cell.model.model.layers.1.W_mk.weight": (4, 16),
+        "memory_cell.model.model.norm.weight": (16,),
+        "memory_cell.model.lm_head.weight": (23, 16),
+    },
 }
 
 
 def _config(backbone: str, **changes: Any) -> ModelConfig:
-    return ModelConfig(**{**SIZES, "backbone": backbone, "d_ff": 24, **changes})
+    shared = {"n_kv_head": 1} if backbone == "llama" else {}
+    return ModelConfig(**{**SIZES, "backbone": backbone, "d_ff": 24, **shared, **changes})
 
 
 def _state_dict(config: ModelConfig, dtype: Any = np.float32) -> dict[str, np.ndarray]:
@@ -105,9 +121,9 @@ def test_aliases_and_buffers_are_accepted(backbone: str) -> None:
     for name in named:
         if name.startswith(layers):
             more[f"memory_cell.layers.{name.removeprefix(layers)}"] = named[name]
-    attention = {"gpt2": "attn", "gpt_neox": "attention"}[backbone]
+    attention = {"gpt2": "attn", "gpt_neox": "attention", "llama": "self_attn"}[backbone]
     block = f"{ROOT[backbone]}{BLOCK[backbone]}"
-    for buffer in ("bias", "masked_bias"):
+    for buffer in ("bias", "masked_bias") if backbone != "llama" else ():
         more[f"{block}{attention}.{buffer}"] = np.ones((1, 1, 8, 8), bool)
     more[f"{block.removesuffix('layer.')}W_mem"] = np.zeros((1, 24, 16))
     more[f"{block.removesuffix('layer.')}z"] = np.zeros((1, 24))
@@ -141,7 +157,8 @@ def test_everything_that_does_not_fit_is_listed_at_once(backbone: str) -> None:
     block = f"{ROOT[backbone]}{BLOCK[backbone]}"
     missing = f"{block.removesuffix('layer.')}W_mq.weight"
     odd = {"gpt2": f"{block}mlp.c_fc.weight", "gpt_neox": f"{block}mlp.dense_h_to_4h.weight"}
-    wanted = {"gpt2": (16, 24), "gpt_neox": (24, 16)}[backbone]
+    odd["llama"] = f"{block}mlp.up_proj.weight"
+    wanted = {"gpt2": (16, 24), "gpt_neox": (24, 16), "llama": (24, 16)}[backbone]
     del named[missing]
     named[odd[backbone]] = named[odd[backbone]].T
     named["memory_cell.extra"] = np.zeros(3)

@@ -26,22 +26,27 @@ MODELS = [
     model_of("gpt2"),
     model_of("gpt2", wrap_pos=True, rule="delta"),
     model_of("gpt_neox"),
+    model_of("llama"),
 ]
-MATRICES = ("c_attn", "c_fc", "c_proj", "query_key_value", "dense", "dense_h_to_4h", "W_mv")
+MATRICES = (
+    *("c_attn", "c_fc", "c_proj", "query_key_value", "dense", "dense_h_to_4h", "W_mv"),
+    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+)
 # Axes that split a parameter, by the last parts of its name; not read from the table.
 SPLIT_BY = {
     **{f"{name}.kernel": {"stage", "fsdp", "tensor"} for name in MATRICES},
     "dense_4h_to_h.kernel": {"stage", "fsdp", "tensor"},
     **{f"{name}.kernel": {"stage", "fsdp"} for name in ("W_mq", "W_mk", "W_mb")},
     "W_mb.bias": {"stage"},
-    **{f"embed.{name}": {"fsdp", "tensor"} for name in ("wte", "embed_in")},
+    **{f"embed.{name}": {"fsdp", "tensor"} for name in ("wte", "embed_in", "embed_tokens")},
     **{f"embed.{name}": {"fsdp"} for name in ("wpe", "memory")},
     **{
         f"head.{norm}.{leaf}": {"fsdp"}
-        for norm in ("ln_f", "final_layer_norm")
+        for norm in ("ln_f", "final_layer_norm", "norm")
         for leaf in ("scale", "bias")
     },
     "head.embed_out": {"fsdp", "tensor"},
+    "head.lm_head": {"fsdp", "tensor"},
 }
 VECTORS = {"stage", "fsdp"}
 
@@ -57,7 +62,7 @@ def _expected(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("model", MODELS, ids=["gpt2", "gpt2-wrap-delta", "gpt_neox"])
+@pytest.mark.parametrize("model", MODELS, ids=["gpt2", "gpt2-wrap-delta", "gpt_neox", "llama"])
 def test_every_leaf_is_really_split_by_its_axes(model: ARMT, optimizer: str) -> None:
     """The moments too: a share of the shapes says by how much, an axis at a time by which."""
     for axis in ("data", "fsdp", "tensor", "stage"):
@@ -107,6 +112,19 @@ def test_shards_of_one_leaf_on_eight_devices() -> None:
                 "layers.block.mlp.dense_4h_to_h.kernel": (2, 10, 2),
             },
         ),
+        (
+            "llama",
+            {
+                "embed.embed_tokens": (64, 2),
+                "head.lm_head": (2, 64),
+                "layers.block.self_attn.q_proj.kernel": (2, 2, 4),
+                "layers.block.self_attn.k_proj.kernel": (2, 2, 2),
+                "layers.block.self_attn.o_proj.kernel": (2, 4, 2),
+                "layers.block.mlp.gate_proj.kernel": (2, 2, 10),
+                "layers.block.mlp.up_proj.kernel": (2, 2, 10),
+                "layers.block.mlp.down_proj.kernel": (2, 10, 2),
+            },
+        ),
     ],
 )
 def test_which_axis_splits_rows_and_which_columns(
@@ -138,6 +156,11 @@ def test_a_leaf_without_a_rule_of_its_rank_is_refused_by_name() -> None:
     ("axes", "changes", "message"),
     [
         ({"tensor": 4}, {}, "mesh.tensor = 4: must divide model.n_head = 2"),
+        (
+            {"tensor": 2},
+            {"backbone": "llama", "n_kv_head": 1},
+            "mesh.tensor = 2: must divide model.n_kv_head = 1",
+        ),
         ({"fsdp": 8}, {"d_model": 12}, "mesh.fsdp = 8: must divide model.d_model = 12"),
         ({"fsdp": 8}, {}, "mesh.fsdp = 8: must divide model.d_ff = 20"),
         ({"tensor": 8}, {"n_head": 8}, "mesh.tensor = 8: must divide model.d_ff = 20"),
@@ -149,7 +172,7 @@ def test_an_axis_that_does_not_divide_the_model(
     axes: dict[str, int], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        Placement(model_of("gpt2", **changes), mesh_of(**axes))
+        Placement(model_of(**{"backbone": "gpt2", **changes}), mesh_of(**axes))
     assert str(error.value) == message
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from armt_jax.config.checks import one_of, positive, require
 
 FAMILIES = ("armt",)
-BACKBONES = ("gpt2", "gpt_neox")
+BACKBONES = ("gpt2", "gpt_neox", "llama")
 DTYPES = ("float32", "bfloat16", "float64")
 MATMUL_PRECISIONS = ("default", "high", "highest")
 
@@ -20,14 +20,20 @@ class ModelConfig:
     of one layer has ``2 * nu * d_mem`` rows (DPFP) and ``d_model`` columns. ``n_positions`` is
     the number of learned positions of a GPT-2 before any wrapping: without ``wrap_pos`` the
     tokens and the memory tokens of one segment share them, with it memory tokens get
-    ``num_mem_tokens`` rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head.
+    ``num_mem_tokens`` rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head;
+    Llama turns all of it. ``rotary_base`` is the base of the rotary frequencies of both, and
+    ``n_kv_head`` (Llama) the number of key and value heads, each shared by ``n_head / n_kv_head``
+    heads' queries (None: one each). ``d_ff`` None is 4 times ``d_model`` in every backbone.
+    ``tie_embeddings`` makes the output matrix the token embedding's transpose; None: as the
+    backbone's first release has it, tied in GPT-2 (always), apart in GPT-NeoX and Llama.
+    ``layer_norm_eps`` is also RMSNorm's.
     ``initializer_range`` is the standard deviation of embeddings and weight matrices at
     initialisation (Hugging Face's name and, at 0.02, its value, meant for width 768). Recall reads
     the residual stream without a norm, so a narrow model that starts at 0.02 remembers next to
     nothing at first: its features are far below ``eps``, and little of a segment reaches its
     memory tokens (``BUILD_NOTES.md``). ``attention_init_scale``, ``position_init_scale`` and
     ``memory_token_init_scale`` multiply it for the output projection of attention (None: as the
-    MLP's, GPT-2's ``1/sqrt(2 n_layer)``, GPT-NeoX's 1), the learned positions and the memory
+    MLP's, GPT-2's ``1/sqrt(2 n_layer)``, the others' 1), the learned positions and the memory
     tokens.
     ``dtype`` is the dtype of the computation, ``None`` following the parameters;
     the memory state, what is projected for it, softmax, layer norm's statistics and logits are
@@ -39,6 +45,7 @@ class ModelConfig:
     backbone: str = "gpt2"
     n_layer: int = 4
     n_head: int = 4
+    n_kv_head: int | None = None
     d_model: int = 128
     vocab_size: int = 128
     n_positions: int = 64
@@ -51,6 +58,7 @@ class ModelConfig:
     rotary_base: float = 10000.0
     layer_norm_eps: float = 1e-5
     d_ff: int | None = None
+    tie_embeddings: bool | None = None
     initializer_range: float = 0.02
     attention_init_scale: float | None = None
     position_init_scale: float = 1.0
@@ -97,14 +105,38 @@ class ModelConfig:
                 require(value > 0, f"model.{name}", value, "must be positive")
         if self.d_ff is not None:
             positive(self, "model", "d_ff")
+        self._check_backbone()
         if self.dtype is not None:
             one_of("model.dtype", self.dtype, DTYPES)
         one_of("model.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
 
+    def _check_backbone(self) -> None:
+        """Settings that only some backbones have."""
+        if self.n_kv_head is not None:
+            positive(self, "model", "n_kv_head")
+            only_llama = f"must be None or model.n_head with {self.backbone}, which shares no keys"
+            shared = self.n_kv_head != self.n_head
+            require(
+                self.backbone == "llama" or not shared,
+                "model.n_kv_head",
+                self.n_kv_head,
+                only_llama,
+            )
+            divides = f"must divide model.n_head = {self.n_head}"
+            require(self.n_head % self.n_kv_head == 0, "model.n_kv_head", self.n_kv_head, divides)
+        if self.backbone == "gpt2":
+            apart = "must be None or True: GPT-2's output matrix is its token embedding"
+            require(
+                self.tie_embeddings is not False, "model.tie_embeddings", self.tie_embeddings, apart
+            )
+        if self.backbone == "llama":
+            even = f"must leave heads of an even width for rotary pairs, not {self.head_dim}"
+            require(self.head_dim % 2 == 0, "model.n_head", self.n_head, even)
+
     @property
     def residual_init(self) -> float:
         """Initial standard deviation of the projection that ends an MLP."""
-        scale = 1.0 if self.backbone == "gpt_neox" else (2 * self.n_layer) ** -0.5
+        scale = (2 * self.n_layer) ** -0.5 if self.backbone == "gpt2" else 1.0
         return self.initializer_range * scale
 
     @property
@@ -120,9 +152,19 @@ class ModelConfig:
         return self.d_model // self.n_head
 
     @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values: ``n_kv_head``, or one for each head of queries."""
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output matrix is the token embedding's transpose."""
+        return self.backbone == "gpt2" if self.tie_embeddings is None else self.tie_embeddings
+
+    @property
     def rotary_dim(self) -> int:
-        """Dimensions of a head that rotary positions turn (GPT-NeoX)."""
-        return int(self.rotary_pct * self.head_dim)
+        """Dimensions of a head that rotary positions turn (GPT-NeoX, Llama)."""
+        return self.head_dim if self.backbone == "llama" else int(self.rotary_pct * self.head_dim)
 
     @property
     def ff_dim(self) -> int:

@@ -2,7 +2,7 @@
 
 Their names are Hugging Face's under a wrapper: ``memory_cell.memory`` and
 ``memory_cell.model.<name>``, a block being ``...h.I.layer.<name>`` (GPT-2) or
-``...layers.I.layer.<name>`` (GPT-NeoX) with its memory weights beside it. GPT-2's ``Conv1D``
+``...layers.I.layer.<name>`` (GPT-NeoX, Llama) with its memory weights beside it. GPT-2's ``Conv1D``
 weights are (in, out), ``torch.nn.Linear``'s (out, in).
 """
 
@@ -21,8 +21,8 @@ from armt_jax.models.backbones import BACKBONES
 from armt_jax.models.protocol import Params
 
 _MODEL = "memory_cell.model."
-_ROOT = {"gpt2": "transformer.", "gpt_neox": "gpt_neox."}
-_LAYERS = {"gpt2": "h", "gpt_neox": "layers"}
+_ROOT = {"gpt2": "transformer.", "gpt_neox": "gpt_neox.", "llama": "model."}
+_LAYERS = {"gpt2": "h", "gpt_neox": "layers", "llama": "layers"}
 # Buffers that the reference saves with its parameters; they are computed here.
 _BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
 _BUFFER_ENDS = (*_BUFFERS, ".rotary_emb.inv_freq", ".W_mem", ".z")
@@ -44,7 +44,7 @@ def _official_name(
     where = f"{root}{_LAYERS[config.backbone]}.{layer}."
     *modules, leaf = rest[1:]
     inside = "layer." if rest[0] == "block" else ""
-    is_linear = leaf == "kernel" and (rest[0] == "memory" or config.backbone == "gpt_neox")
+    is_linear = leaf == "kernel" and (rest[0] == "memory" or config.backbone != "gpt2")
     return f"{where}{inside}{'.'.join(modules)}.{_LEAF[leaf]}", is_linear
 
 
@@ -67,7 +67,8 @@ def _tied_aliases(config: ModelConfig, names: set[str]) -> Callable[[str], bool]
         if name.startswith("memory_cell.layers."):
             rest = name.removeprefix("memory_cell.layers.")
             return f"{_MODEL}{_ROOT[config.backbone]}{_LAYERS[config.backbone]}.{rest}" in names
-        return config.backbone == "gpt2" and name == f"{_MODEL}lm_head.weight"
+        head = "embed_out" if config.backbone == "gpt_neox" else "lm_head"
+        return config.is_tied and name == f"{_MODEL}{head}.weight"
 
     return is_alias
 

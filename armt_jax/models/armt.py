@@ -116,7 +116,7 @@ class ARMT(ArmtLayer):
         stacked = jax.tree.map(lambda x: jnp.zeros((cfg.n_layer, *x.shape), x.dtype), one)
         if window is None:
             return ArmtState(*stacked)
-        shape = (cfg.n_layer, batch_size, window, cfg.n_head, cfg.head_dim)
+        shape = (cfg.n_layer, batch_size, window, cfg.kv_heads, cfg.head_dim)
         empty = jnp.zeros(shape, dtype)
         mask = jnp.zeros((batch_size, window), bool)
         window_state = Window(empty, empty, mask, jnp.zeros((), jnp.int32))

@@ -1,6 +1,7 @@
 """Masked attention of one segment, and rotary positions.
 
-Axis letters: ``b`` batch, ``t`` token, ``s`` key, ``h`` head, ``e`` dimension of a head.
+Axis letters: ``b`` batch, ``t`` token, ``s`` key, ``h`` head, ``g`` head of keys and values (as
+many as ``h``, or fewer that several heads share), ``e`` dimension of a head.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ QUERY_BLOCK = 128
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of earlier positions: ``k, v [b, s, h, e]``."""
+    """Keys and values of earlier positions: ``k, v [b, s, g, e]``."""
 
     k: jax.Array
     v: jax.Array
@@ -51,7 +52,8 @@ def segment_attention(
     would be masked, half of all, and they are most of what a narrow model computes.
 
     Args:
-      q, k, v: ``[b, t, h, e]``.
+      q: ``[b, t, h, e]``.
+      k, v: ``[b, t, g, e]``; consecutive heads of queries share a head of keys.
       attend: ``[b or 1, t, s]``, the past first; no position sees a later one.
       past: earlier keys and values.
       last: rows of the result; None for all ``t``.
@@ -71,11 +73,18 @@ def segment_attention(
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> jax.Array:
-    """Softmax attention: ``q [b, h, t, e]``, ``k, v [b, h, s, e]``, mask ``[b or 1, t, s]``.
+    """Softmax attention: ``q [b, h, t, e]``, ``k, v [b, g, s, e]``, mask ``[b or 1, t, s]``.
 
     Scores and softmax are float32 (or wider). A row with nothing to attend to is uniform, not NaN.
     The products are divided by the softmax's sum, not the weights: there are fewer of them.
+    Heads that share keys are further queries to them, so no key is copied.
     """
+    batch, heads, length, _ = q.shape
+    sharing = heads // k.shape[1]
+    if sharing > 1:
+        grouped = q.reshape(batch, k.shape[1], sharing * length, -1)
+        out = attention(grouped, k, v, jnp.tile(attend, (1, sharing, 1)))
+        return out.reshape(batch, heads, length, -1)
     wide = jnp.promote_types(q.dtype, jnp.float32)
     scores = jnp.einsum("bhte,bhse->bhts", q, k, preferred_element_type=wide)
     scores = scores * (1.0 / q.shape[-1] ** 0.5)
@@ -87,7 +96,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> ja
 
 
 def rotary(x: jax.Array, positions: jax.Array, *, dims: int, base: float) -> jax.Array:
-    """Rotate the first ``dims`` of each head by its position (half-split pairs, GPT-NeoX).
+    """Rotate the first ``dims`` of each head by its position (half-split pairs: GPT-NeoX, Llama).
 
     Args:
       x: ``[b, t, h, e]``.

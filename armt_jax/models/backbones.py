@@ -12,6 +12,7 @@ from flax import linen as nn
 from armt_jax.config import ModelConfig
 from armt_jax.models.gpt2 import GPT2Block
 from armt_jax.models.gpt_neox import GPTNeoXBlock
+from armt_jax.models.llama import LlamaBlock
 
 Params = dict[str, Any]
 
@@ -24,8 +25,10 @@ class Backbone:
       block: Linen module class of one layer.
       embedding: name of the token embedding ``[v, d]``.
       learned_positions: whether there is a table ``wpe [n, d]``.
-      norm: name of the final layer norm.
-      head: name of the output matrix ``[d, v]``; None where it is the token embedding's transpose.
+      norm: name of the final norm.
+      head: name of the output matrix ``[d, v]`` where it is not the token embedding's transpose;
+        None where it always is (``head_name`` says which of the two a configuration has).
+      rms: whether norms are RMSNorm, which has a scale alone, or layer norm.
     """
 
     block: type[nn.Module]
@@ -33,12 +36,19 @@ class Backbone:
     learned_positions: bool
     norm: str
     head: str | None
+    rms: bool = False
 
 
 BACKBONES: dict[str, Backbone] = {
     "gpt2": Backbone(GPT2Block, "wte", True, "ln_f", None),
     "gpt_neox": Backbone(GPTNeoXBlock, "embed_in", False, "final_layer_norm", "embed_out"),
+    "llama": Backbone(LlamaBlock, "embed_tokens", False, "norm", "lm_head", rms=True),
 }
+
+
+def head_name(config: ModelConfig) -> str | None:
+    """Name of the output matrix ``[d, v]``; None where it is the token embedding's transpose."""
+    return None if config.is_tied else BACKBONES[config.backbone].head
 
 
 def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
@@ -62,19 +72,27 @@ def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DType
             extra = jax.random.normal(extra_rng, (config.num_mem_tokens, config.d_model), dtype)
             positions = jnp.concatenate([positions, extra])
         params["wpe"] = positions
-    memory = jax.random.normal(memory_rng, (config.num_mem_tokens, config.d_model), dtype)
-    params["memory"] = memory * (config.memory_token_init_scale * jnp.std(tokens))
+    params["memory"] = init_memory_tokens(config, memory_rng, tokens)
     return params
 
 
+def init_memory_tokens(config: ModelConfig, rng: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Memory tokens ``[m, d]`` drawn with the standard deviation of ``tokens [v, d]``."""
+    memory = jax.random.normal(rng, (config.num_mem_tokens, config.d_model), tokens.dtype)
+    return memory * (config.memory_token_init_scale * jnp.std(tokens))
+
+
 def init_head(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
-    """Final layer norm, and the output matrix where it is not tied."""
+    """Final norm, and the output matrix where it is not tied."""
     backbone = BACKBONES[config.backbone]
-    scale, bias = jnp.ones((config.d_model,), dtype), jnp.zeros((config.d_model,), dtype)
-    params: Params = {backbone.norm: {"scale": scale, "bias": bias}}
-    if backbone.head is not None:
+    norm = {"scale": jnp.ones((config.d_model,), dtype)}
+    if not backbone.rms:
+        norm["bias"] = jnp.zeros((config.d_model,), dtype)
+    params: Params = {backbone.norm: norm}
+    name = head_name(config)
+    if name is not None:
         shape = (config.d_model, config.vocab_size)
-        params[backbone.head] = config.initializer_range * jax.random.normal(rng, shape, dtype)
+        params[name] = config.initializer_range * jax.random.normal(rng, shape, dtype)
     return params
 
 
@@ -103,9 +121,10 @@ def readout(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array
     """Logits ``[..., v]``, float32 or wider, of the last block's output ``hidden [..., d]``."""
     backbone = BACKBONES[config.backbone]
     head = params["head"]
-    norm = nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
+    kind = nn.RMSNorm if backbone.rms else nn.LayerNorm
+    norm = kind(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
     normed: Any = norm.apply({"params": head[backbone.norm]}, hidden)
-    tied = backbone.head is None
-    matrix = params["embed"][backbone.embedding].T if tied else head[backbone.head]
+    name = head_name(config)
+    matrix = params["embed"][backbone.embedding].T if name is None else head[name]
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
     return jnp.matmul(normed, matrix.astype(hidden.dtype), preferred_element_type=wide)

@@ -19,7 +19,7 @@ class Cache(NamedTuple):
     """What a last segment has been read so far.
 
     Attributes:
-      kv: stacked, ``[l, b, w, h, e]``.
+      kv: stacked, ``[l, b, w, g, e]``.
       mask: ``[b, w]`` bool, the places that are filled.
       index: int32 scalar, the next place.
       position: ``[b]`` int32, the position of the next token (padding takes none).

@@ -16,7 +16,7 @@ class Window(NamedTuple):
     """Keys and values of the previous segment's tokens, for the sliding-window variant.
 
     Attributes:
-      k, v: ``[l, b, w, h, e]``.
+      k, v: ``[l, b, w, g, e]``.
       mask: ``[b, w]`` bool, False at padding and where nothing has been read.
       length: int32 scalar, positions of the next segment go on from here.
     """

@@ -92,7 +92,7 @@ class _Carry(NamedTuple):
     Attributes:
       memories: of all layers, as this device knows them, leaves ``[l, b, ...]``.
       x: its share's activations ``[b, widest share, d]``.
-      keys: arriving keys and values of the positions before it, ``[2, b, n, h, e]``.
+      keys: arriving keys and values of the positions before it, ``[2, b, n, g, e]``.
       written: an arriving memory, leaves ``[b, ...]``.
     """
 
@@ -182,7 +182,7 @@ def _device(
     carry = _Carry(
         memories,
         jnp.zeros((x.shape[0], widest, x.shape[2]), x.dtype),
-        jnp.zeros((2, x.shape[0], edges[-2], cfg.n_head, cfg.head_dim), x.dtype),
+        jnp.zeros((2, x.shape[0], edges[-2], cfg.kv_heads, cfg.head_dim), x.dtype),
         # As if the ring had always turned: what it carries at first is what everybody has.
         jax.tree.map(lambda leaf: leaf[(-device - shares) % layers], memories),
     )

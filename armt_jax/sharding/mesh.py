@@ -76,6 +76,7 @@ def check_model(mesh: Mesh, config: ModelConfig) -> None:
         STAGE: {"n_layer": config.n_layer},
         TENSOR: {
             "n_head": config.n_head,
+            "n_kv_head": config.kv_heads,
             "d_ff": config.ff_dim,
             "vocab_size": config.vocab_size,
         },

@@ -38,12 +38,18 @@ class Rule(NamedTuple):
     axes: tuple[str | None, ...]
 
 
-_COLUMNS = r"(attn\.c_attn|attention\.query_key_value|mlp\.c_fc|mlp\.dense_h_to_4h)"
-_ROWS = r"(attn\.c_proj|attention\.dense|mlp\.c_proj|mlp\.dense_4h_to_h)"
+_COLUMNS = (
+    r"(attn\.c_attn|attention\.query_key_value|mlp\.c_fc|mlp\.dense_h_to_4h"
+    r"|self_attn\.[qkv]_proj|mlp\.gate_proj|mlp\.up_proj)"
+)
+_ROWS = (
+    r"(attn\.c_proj|attention\.dense|mlp\.c_proj|mlp\.dense_4h_to_h"
+    r"|self_attn\.o_proj|mlp\.down_proj)"
+)
 _NORMS = r"(ln_1|ln_2|input_layernorm|post_attention_layernorm)"
 
 PARAMETERS = (
-    Rule(r"embed\.(wte|embed_in)", (TENSOR, FSDP)),
+    Rule(r"embed\.(wte|embed_in|embed_tokens)", (TENSOR, FSDP)),
     Rule(r"embed\.(wpe|memory)", (None, FSDP)),
     Rule(rf"layers\.block\.{_NORMS}\.(scale|bias)", (STAGE, FSDP)),
     Rule(rf"layers\.block\.{_COLUMNS}\.kernel", (STAGE, FSDP, TENSOR)),
@@ -52,8 +58,8 @@ PARAMETERS = (
     Rule(r"layers\.memory\.W_mv\.kernel", (STAGE, FSDP, TENSOR)),
     Rule(r"layers\.memory\.(W_mq|W_mk|W_mb)\.kernel", (STAGE, FSDP, None)),
     Rule(r"layers\.memory\.W_mb\.bias", (STAGE, None)),
-    Rule(r"head\.(ln_f|final_layer_norm)\.(scale|bias)", (FSDP,)),
-    Rule(r"head\.embed_out", (FSDP, TENSOR)),
+    Rule(r"head\.(ln_f|final_layer_norm|norm)\.(scale|bias)", (FSDP,)),
+    Rule(r"head\.(embed_out|lm_head)", (FSDP, TENSOR)),
 )
 
 # In front of a parameter's name in a training state: itself, or its moments.
