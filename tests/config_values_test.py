@@ -92,7 +92,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
         )
     ),
     ("train.grad_accum", 3, "must divide train.batch_size = 8"),
-    ("train.schedule", "pipeline", "must be one of auto, sequential, chunked, diagonal"),
+    ("train.schedule", "pipeline", "must be one of auto, sequential, chunked, diagonal, whole"),
     ("train.remat", "full", "must be one of none, segment, sqrt"),
     ("train.bptt", -1, "must be 0 (the whole context) or more"),
     ("train.data_workers", -1, "must be 0 or more"),

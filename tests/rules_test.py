@@ -26,7 +26,10 @@ MODELS = [
     model_of("gpt2"),
     model_of("gpt2", wrap_pos=True, rule="delta"),
     model_of("gpt_neox"),
+    model_of("gpt2", family="rmt_r", wrap_pos=True),
+    model_of("gpt_neox", family="prmt"),
 ]
+MODEL_NAMES = ["gpt2", "gpt2-wrap-delta", "gpt_neox", "rmt_r-gpt2-wrap", "prmt-gpt_neox"]
 MATRICES = ("c_attn", "c_fc", "c_proj", "query_key_value", "dense", "dense_h_to_4h", "W_mv")
 # Axes that split a parameter, by the last parts of its name; not read from the table.
 SPLIT_BY = {
@@ -42,6 +45,8 @@ SPLIT_BY = {
         for leaf in ("scale", "bias")
     },
     "head.embed_out": {"fsdp", "tensor"},
+    "layers.memory": {"stage", "fsdp"},
+    **{f"retrieval.{name}.kernel": {"fsdp", "tensor"} for name in ("query", "key", "value")},
 }
 VECTORS = {"stage", "fsdp"}
 
@@ -57,7 +62,7 @@ def _expected(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("model", MODELS, ids=["gpt2", "gpt2-wrap-delta", "gpt_neox"])
+@pytest.mark.parametrize("model", MODELS, ids=MODEL_NAMES)
 def test_every_leaf_is_really_split_by_its_axes(model: ARMT, optimizer: str) -> None:
     """The moments too: a share of the shapes says by how much, an axis at a time by which."""
     for axis in ("data", "fsdp", "tensor", "stage"):

@@ -42,7 +42,7 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
-    """Token embedding, positions where learned, and the memory tokens ``[m, d]``.
+    """Token embedding, positions where learned, and the memory tokens ``[m, d]`` if there are any.
 
     Tokens and positions are normal with ``config.initializer_range``. Memory tokens are drawn with
     the token embedding's standard deviation, and the rows that ``wrap_pos`` adds to the positions
@@ -59,11 +59,12 @@ def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DType
         scale = config.initializer_range * config.position_init_scale
         positions = scale * jax.random.normal(positions_rng, shape, dtype)
         if config.wrap_pos:
-            extra = jax.random.normal(extra_rng, (config.num_mem_tokens, config.d_model), dtype)
+            extra = jax.random.normal(extra_rng, (config.memory_positions, config.d_model), dtype)
             positions = jnp.concatenate([positions, extra])
         params["wpe"] = positions
-    memory = jax.random.normal(memory_rng, (config.num_mem_tokens, config.d_model), dtype)
-    params["memory"] = memory * (config.memory_token_init_scale * jnp.std(tokens))
+    if config.memory_positions:
+        memory = jax.random.normal(memory_rng, (config.num_mem_tokens, config.d_model), dtype)
+        params["memory"] = memory * (config.memory_token_init_scale * jnp.std(tokens))
     return params
 
 
@@ -82,11 +83,17 @@ def embed_tokens(
     config: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array
 ) -> jax.Array:
     """Embeddings of ``tokens [b, t]`` at ``positions [b or 1, t]``: ``[b, t, d]``."""
-    backbone = BACKBONES[config.backbone]
-    embedded = jnp.take(params[backbone.embedding], tokens, axis=0)
-    if backbone.learned_positions:
-        embedded = embedded + jnp.take(params["wpe"], positions, axis=0)
-    return embedded
+    embedded = jnp.take(params[BACKBONES[config.backbone].embedding], tokens, axis=0)
+    return add_positions(config, params, embedded, positions)
+
+
+def add_positions(
+    config: ModelConfig, params: Params, x: jax.Array, positions: jax.Array
+) -> jax.Array:
+    """``x [b, n, d]`` with the learned positions ``[b or 1, n]`` added, where there are such."""
+    if not BACKBONES[config.backbone].learned_positions:
+        return x
+    return x + jnp.take(params["wpe"], positions, axis=0)
 
 
 def embed_memory(config: ModelConfig, params: Params, positions: jax.Array) -> jax.Array:
@@ -99,12 +106,18 @@ def embed_memory(config: ModelConfig, params: Params, positions: jax.Array) -> j
     return memory + jnp.take(params["wpe"], positions, axis=0)
 
 
+def final_norm(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
+    """What the output matrix is given of the last block's output ``hidden [..., d]``."""
+    norm = nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
+    normed: Any = norm.apply({"params": params["head"][BACKBONES[config.backbone].norm]}, hidden)
+    return normed
+
+
 def readout(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
     """Logits ``[..., v]``, float32 or wider, of the last block's output ``hidden [..., d]``."""
     backbone = BACKBONES[config.backbone]
     head = params["head"]
-    norm = nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
-    normed: Any = norm.apply({"params": head[backbone.norm]}, hidden)
+    normed = final_norm(config, params, hidden)
     tied = backbone.head is None
     matrix = params["embed"][backbone.embedding].T if tied else head[backbone.head]
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
