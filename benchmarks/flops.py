@@ -46,10 +46,11 @@ def context_flops(config: ModelConfig, length: int, before: float = 0.0) -> floa
         inner = _block_behind(config, length, keys, length)
         return (config.n_layer - 1) * inner + _block_behind(config, length, keys, 0)
     if family == "prmt":
-        rows = length + m
-        front = _keys_and_values(config, m)
-        inner = front + _block_behind(config, rows, rows + m, rows)
-        return (config.n_layer - 1) * inner + front + _block_behind(config, rows, rows + m, m)
+        rows, front = length + m, _keys_and_values(config, m)
+        # As released, the memory tokens behind the others are in the top layer only.
+        inner = rows if config.memory_passing == "layerwise" else length
+        below = front + _block_behind(config, inner, inner + m, inner)
+        return (config.n_layer - 1) * below + front + _block_behind(config, rows, rows + m, m)
     rows = length + config.memory_positions
     if family == "armt":
         memory = memory_flops(config, rows, m)
@@ -83,7 +84,7 @@ def query_flops(config: ModelConfig, length: int, scored: int, before: float = 0
 
 
 def _block_behind(config: ModelConfig, rows: int, keys: float, out: int) -> float:
-    """``block_flops`` of ``rows`` positions that see ``keys``: others before them, and themselves."""
+    """``block_flops`` of ``rows`` positions that see ``keys``: others first, then themselves."""
     d = config.d_model
     attention = 2.0 * (out * keys - out * (out - 1) / 2) * d * 2
     return (

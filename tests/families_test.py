@@ -83,7 +83,8 @@ def test_a_tiny_experiment_trains_saves_and_is_evaluated(
 
 @functools.cache
 def _gradients(family: str, backbone: str, axes: tuple[tuple[str, int], ...]) -> Any:
-    model = model_of(backbone, family=family, retrieval_states=3, n_positions=64)
+    sizes = {"retrieval_states": 3, "n_positions": 64, "memory_passing": "layerwise"}
+    model = model_of(backbone, family=family, **sizes)
     params, batch = lively_params(model), batches()[0]
     if not axes:
         one = functools.partial(accumulate_gradients, model, value_size=TASK.value_size, pieces=1)
@@ -117,7 +118,7 @@ def test_gradients_on_a_mesh_are_those_of_one_device(
         assert np.any(leaf) != dead, name
 
 
-@pytest.mark.parametrize("family", ["rmt", "rmt_r", "transformer"])
+@pytest.mark.parametrize("family", ["rmt", "prmt", "rmt_r", "transformer"])
 def test_a_pipeline_of_what_cannot_be_one_is_refused(family: str) -> None:
     model = model_of("gpt2", family=family, n_positions=64)
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -160,6 +161,7 @@ def test_state_size_of_a_window_is_the_windows(window: int) -> None:
         ({"family": "rnn"}, "model.family = 'rnn': must be one of armt, rmt, prmt, rmt_r, "),
         ({"family": "rmt", "num_mem_tokens": 0}, "model.num_mem_tokens = 0: must be at least 1"),
         ({"family": "armt", "d_mem": 0}, "model.d_mem = 0: must be at least 1"),
+        ({"family": "prmt", "memory_passing": "up"}, "model.memory_passing = 'up': must be one of"),
         ({"family": "rmt_r", "retrieval": "top2"}, "model.retrieval = 'top2': must be one of exa"),
         ({"family": "rmt_r", "retrieval_states": 0}, "model.retrieval_states = 0: must be at l"),
         ({"family": "transformer", "attention_window": -1}, "model.attention_window = -1: must be"),

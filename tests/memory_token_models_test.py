@@ -25,14 +25,21 @@ from tests.small_models import (
 )
 
 S, T = 4, 3
-CASES = [("rmt", "gpt2"), ("prmt", "gpt_neox"), ("rmt_r", "gpt_neox"), ("rmt_r", "gpt2")]
+CASES = [
+    ("rmt", "gpt2"),
+    ("prmt", "gpt_neox"),
+    ("prmt_layerwise", "gpt2"),
+    ("rmt_r", "gpt_neox"),
+]
 # Of two segments in a row RMT-R has nothing to look back at yet: four segments.
 MODELS = pytest.mark.parametrize(("family", "backbone"), CASES)
 
 
 @functools.cache
 def _model(family: str, backbone: str, **changes: Any) -> Any:
-    return small_model(family=family, backbone=backbone, retrieval_states=2, **changes)
+    name, _, passing = family.partition("_layer")
+    changes |= {"memory_passing": "layerwise" if passing else "released"}
+    return small_model(family=name, backbone=backbone, retrieval_states=2, **changes)
 
 
 @functools.lru_cache
@@ -52,12 +59,13 @@ def test_tokens_see_earlier_tokens_only(family: str, backbone: str) -> None:
     params = lively_params(model)
     tokens = jnp.arange(S * T, dtype=jnp.int32).reshape(S, 1, T)
     name = {"gpt2": "wte", "gpt_neox": "embed_in"}[backbone]
-    memories = params["layers"]["memory"] if family == "prmt" else params["embed"]["memory"]
+    by_layer = "memory" in params["layers"]
+    memories = params["layers"]["memory"] if by_layer else params["embed"]["memory"]
 
     def hidden(table, memories):
         embed = {**params["embed"], name: table}
         layers = params["layers"]
-        if family == "prmt":
+        if by_layer:
             layers = {**layers, "memory": memories}
         else:
             embed["memory"] = memories
@@ -142,7 +150,7 @@ def test_texts_do_not_meet_and_a_segment_of_padding_is_not_read(family: str, bac
         kept = np.flatnonzero(mask[:, row].any(axis=-1))
         text = segments_of(tokens[kept, row : row + 1], mask[kept, row : row + 1])
         alone, alone_hidden = _read(model, params, text)
-        axis = 1 if family == "prmt" else 0
+        axis = 1 if state.memory.ndim == 4 else 0
         part = jax.tree.map(lambda x, r=row, a=axis: jnp.take(x, jnp.asarray([r]), axis=a), state)
         assert_close(alone, part, 1e-12)
         found = hidden[kept, row][mask[kept, row]]
@@ -194,7 +202,7 @@ def test_kept_less_for_the_backward_pass(options: dict[str, Any]) -> None:
 @functools.cache
 def _prmt_gradients(schedule: str, backbone: str):
     """Outputs and gradients with resets and padding, hidden states and memories counting."""
-    model = _model("prmt", backbone)
+    model = _model("prmt_layerwise", backbone)
     params = lively_params(model)
     mask = np.ones((S, 2, T), bool)
     mask[1, 0] = mask[2, 1, 2:] = False
@@ -235,6 +243,7 @@ def test_prmt_layer_by_layer_equals_sequential(schedule: str) -> None:
         ("rmt", "diagonal", "needs a memory in each layer; RMT's goes from the top layer to the"),
         ("rmt", "pipeline", "needs a memory in each layer; RMT's goes from the top layer to the"),
         ("rmt_r", "diagonal", "needs a memory in each layer; RMTRetrieval's goes from the top"),
+        ("prmt", "diagonal", "needs a memory in each layer; PRMT's goes from the top layer to"),
         ("rmt", "chunked", "needs a memory of low-rank updates (ARMT without sliding window)"),
         ("prmt", "chunked", "needs a memory of low-rank updates (ARMT without sliding window)"),
         ("rmt", "whole", "needs a model to which segments are nothing; RMT has a memory for each"),

@@ -23,6 +23,7 @@ MEMORY_COPIES = {
 }
 # Families whose layers are blocks of a backbone, and which have its positions.
 ON_BACKBONES = (*MEMORY_COPIES, "transformer")
+MEMORY_PASSINGS = ("released", "layerwise")
 RETRIEVALS = ("exact", "top1")
 BACKBONES = ("gpt2", "gpt_neox")
 DTYPES = ("float32", "bfloat16", "float64")
@@ -52,6 +53,9 @@ class ModelConfig:
     it: on accelerators ``default`` computes float32 with fewer digits (``models/precision.py``).
 
     ``d_mem``, ``nu`` and ``rule`` are ARMT's alone.
+
+    PRMT: ``memory_passing`` is ``released``, what the authors' code computes, or ``layerwise``,
+    what the paper describes (``models/prmt.py``).
 
     RMT-R: ``retrieval`` is ``exact``, attention to all kept memory states, or ``top1``, to the one
     state that attention weighs most. ``retrieval_states`` is how many states are kept, newest last;
@@ -83,6 +87,8 @@ class ModelConfig:
     memory_token_init_scale: float = 1.0
     dtype: str | None = None
     matmul_precision: str = "default"
+    # PRMT
+    memory_passing: str = "released"
     # RMT-R
     retrieval: str = "exact"
     retrieval_states: int = 64
@@ -126,6 +132,8 @@ class ModelConfig:
             positive(self, "model", "num_mem_tokens")
         if self.family == "armt":
             self._check_armt()
+        if self.family == "prmt":
+            one_of("model.memory_passing", self.memory_passing, MEMORY_PASSINGS)
         if self.family == "rmt_r":
             one_of("model.retrieval", self.retrieval, RETRIEVALS)
             positive(self, "model", "retrieval_states")
@@ -149,6 +157,8 @@ class ModelConfig:
     @property
     def memory_rule(self) -> str:
         """What tells models of one shape apart in a table: ARMT's rule, or the family."""
+        if self.family == "prmt" and self.memory_passing != "released":
+            return f"prmt_{self.memory_passing}"
         return self.rule if self.family == "armt" else self.family
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 from armt_jax.config import ModelConfig
 from armt_jax.models.armt import ARMT, ArmtState
-from armt_jax.models.prmt import PRMT
+from armt_jax.models.prmt import PRMT, LayerwisePRMT, create_prmt
 from armt_jax.models.protocol import Params, Segment, SegmentModel
 from armt_jax.models.rmt import RMT
 from armt_jax.models.rmt_r import RMTRetrieval
@@ -17,6 +17,7 @@ __all__ = [
     "PRMT",
     "RMT",
     "ArmtState",
+    "LayerwisePRMT",
     "Params",
     "RMTRetrieval",
     "Segment",
@@ -29,7 +30,7 @@ __all__ = [
 _FAMILIES: dict[str, Callable[[ModelConfig], Any]] = {
     "armt": ARMT,
     "rmt": RMT,
-    "prmt": PRMT,
+    "prmt": create_prmt,
     "rmt_r": RMTRetrieval,
     "transformer": Transformer,
 }

@@ -35,6 +35,19 @@ def layer_params(layers: Params, index: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[index], layers)
 
 
+def split_top(tree: Any) -> tuple[Any, Any]:
+    """Leaves ``[l, ...]`` (or layers apart) of all but the top layer, and of that.
+
+    Without a layer below it, the first is empty: None.
+    """
+    if isinstance(tree, tuple) and not hasattr(tree, "_fields"):
+        return tree[:-1], tree[-1]
+    top = jax.tree.map(lambda leaf: leaf[-1], tree)
+    if jax.tree.leaves(tree)[0].shape[0] == 1:
+        return None, top
+    return jax.tree.map(lambda leaf: leaf[:-1], tree), top
+
+
 def run_layers(
     layer: Callable[[Any, Any, int | None], tuple[Any, Any]],
     x: Any,
@@ -53,8 +66,10 @@ def run_layers(
         the others get: the top layer is as the others.
 
     Returns:
-      The top layer's ``x``, and ``out`` of all, stacked.
+      The top layer's ``x``, and ``out`` of all, stacked; None where there is no layer.
     """
+    if not jax.tree.leaves(layers):
+        return x, None
     depth = len(layers) if isinstance(layers, tuple) else jax.tree.leaves(layers)[0].shape[0]
     if isinstance(layers, tuple) or depth <= UNROLLED_LAYERS:
         outputs = []

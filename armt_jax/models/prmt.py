@@ -1,9 +1,16 @@
-"""Parallel-memory RMT (arXiv 2407.04841, Appendix F.2): every layer passes on memory of its own.
+"""Parallel-memory RMT (arXiv 2407.04841, Appendix F.2): every layer reads memory of its own.
 
-A segment is ``[memory; tokens; memory]`` as RMT's. At each layer's input both copies are replaced
-by what that layer gave out at the copy behind, in the segment before; in the first segment by
-learned tokens of the layer. So nothing of the copy in front goes to the next layer, and a layer
-needs no more of it than its keys and values: rows of the segment are ``[tokens; memory]`` here.
+A segment is ``[memory; tokens; memory]`` as RMT's, and at each layer's input both copies are
+replaced by the layer's memory; in the first segment that is learned tokens of the layer. So nothing
+of the copy in front goes to the next layer, and of it only keys and values are computed.
+
+What a layer's memory is in the next segment has two readings:
+
+- ``released``, what the authors' code computes and its checkpoints need. A layer keeps its output
+  at the copy behind as a view of the tensor that the layer above then overwrites with its own
+  memory. What is left in layer l is the memory that layer l + 1 had read, and only the top layer's
+  output is new: a value moves down one layer a segment.
+- ``layerwise``, what the paper describes: each layer's own output (``LayerwisePRMT``).
 """
 
 from __future__ import annotations
@@ -14,10 +21,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from armt_jax.config import ModelConfig
 from armt_jax.models.attention import KeyValues, SegmentContext
 from armt_jax.models.block_model import BlockModel
 from armt_jax.models.cache import Cache, filled, prompt_positions
-from armt_jax.models.layers import run_layers
+from armt_jax.models.layers import run_layers, split_top
 from armt_jax.models.memory_tokens import prefix_context, segment_layout, token_context
 from armt_jax.models.protocol import Params, Segment
 from armt_jax.models.rmt import blank_memory
@@ -37,10 +45,11 @@ class PrmtState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PRMT(BlockModel):
-    """PRMT as a ``LayerwiseModel`` whose queries go through its layers, too (``AskedByLayer``).
+    """PRMT as the authors' code computes it; a ``SegmentModel``.
 
-    ``params["embed"]["memory"]`` is read by nothing: the reference has it, and checkpoints go both
-    ways.
+    Below the top layer nobody looks at the copy of the memory behind the tokens, so that it is in
+    the top layer only. ``params["embed"]["memory"]`` is read by nothing: the reference has it, and
+    checkpoints go both ways.
     """
 
     def init_layer(self, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
@@ -59,26 +68,126 @@ class PRMT(BlockModel):
         shape = (self.config.n_layer, batch_size)
         return PrmtState(blank_memory(self.config, shape, dtype), jnp.zeros(shape, bool))
 
-    def embed(self, params: Params, segment: Segment) -> tuple[jax.Array, SegmentContext]:
-        """``[tokens; room for memory]`` ``[b, t + m, d]``, and what the layers must know of it."""
-        cfg, start = self.config, self.config.prefix_positions
-        rows, context = segment_layout(cfg, segment, None)
-        stop = start + segment.tokens.shape[1]
-        tokens = self.embed_tokens(params, segment.tokens, rows[:, start:stop])
-        x = jnp.pad(tokens, ((0, 0), (0, cfg.num_mem_tokens), (0, 0)))
+    def _current(self, params_l: Params, memory: PrmtState) -> jax.Array:
+        """What a layer reads: ``[b, m, d]``, in the dtype of the state."""
+        learned = params_l["memory"].astype(memory.memory.dtype)[None]
+        return jnp.where(memory.written[:, None, None], memory.memory, learned)
+
+    def _in_front(self, params_l: Params, current: jax.Array, dtype: jnp.dtype) -> KeyValues:
+        """Keys and values of the copy in front; the rest of its block is not computed."""
+        present = jnp.ones(current.shape[:2], bool)
+        return self.apply_block(params_l, current.astype(dtype), prefix_context(present))[1]
+
+    def step(
+        self, params: Params, state: PrmtState, segment: Segment
+    ) -> tuple[PrmtState, jax.Array]:
+        """Read one segment. ``hidden [b, t, d]`` is the last block's output at the tokens."""
+        state, x = self._read(params, state, segment, None)
+        return state, x[:, : segment.tokens.shape[1]]
+
+    def write(self, params: Params, state: PrmtState, segment: Segment) -> PrmtState:
+        """As ``step``, without hidden states: the last layer computes its memory tokens only."""
+        return self._read(params, state, segment, self.config.num_mem_tokens)[0]
+
+    def _embed(self, params: Params, segment: Segment) -> tuple[jax.Array, SegmentContext]:
+        """Tokens ``[b, t, d]``; the context of ``[tokens; memory]`` behind the copy in front."""
+        start, length = self.config.prefix_positions, segment.tokens.shape[1]
+        rows, context = segment_layout(self.config, segment, None)
+        x = self.embed_tokens(params, segment.tokens, rows[:, start : start + length])
         return x, context._replace(
             positions=context.positions[:, start:], attend=context.attend[:, start:]
         )
 
-    def _memory(self, params_l: Params, memory: PrmtState, dtype: jnp.dtype) -> jax.Array:
-        learned = params_l["memory"].astype(memory.memory.dtype)[None]
-        current = jnp.where(memory.written[:, None, None], memory.memory, learned)
-        return current.astype(dtype)
+    def _read(
+        self, params: Params, state: PrmtState, segment: Segment, last: int | None
+    ) -> tuple[PrmtState, jax.Array]:
+        size, length = self.config.num_mem_tokens, segment.tokens.shape[1]
+        x, context = self._embed(params, segment)
+        of_tokens = context._replace(
+            positions=context.positions[:, :length], attend=context.attend[:, :length, :-size]
+        )
 
-    def _in_front(self, params_l: Params, memory: jax.Array) -> KeyValues:
-        """Keys and values of the copy in front; the rest of its block is not computed."""
-        present = jnp.ones(memory.shape[:2], bool)
-        return self.apply_block(params_l, memory, prefix_context(present))[1]
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, jax.Array]:
+            params_l, memory = scanned
+            current = self._current(params_l, memory)
+            front = self._in_front(params_l, current, x.dtype)
+            return self.apply_block(params_l, x, of_tokens, front, last)[0], current
+
+        lower, top = split_top(params["layers"])
+        of_lower, of_top = split_top(state)
+        x, read = run_layers(layer, x, lower, of_lower)
+        current = self._current(top, of_top)
+        x = jnp.concatenate([x, current.astype(x.dtype)], axis=1)
+        x, _ = self.apply_block(top, x, context, self._in_front(top, current, x.dtype), last)
+        # One layer down: what the layer above has read; at the top, what is new.
+        left = [*([] if read is None else [read[1:], current[None]]), self._left(state, x)[None]]
+        rows = jnp.any(segment.mask, axis=1)
+        kept = jnp.where(rows[None, :, None, None], jnp.concatenate(left), state.memory)
+        return PrmtState(kept, state.written | rows[None]), x
+
+    def _left(self, state: PrmtState, x: jax.Array) -> jax.Array:
+        return x[:, -self.config.num_mem_tokens :].astype(state.memory.dtype)
+
+    def ask(self, params: Params, state: PrmtState, queries: Segment) -> jax.Array:
+        """Hidden states ``[b, q, t, d]`` of queries ``[b, q, t]``, forked from one state."""
+        x, context = self._embed_queries(params, queries)
+        return self._ask_layers(params["layers"], state, x, context)
+
+    def _embed_queries(self, params: Params, queries: Segment) -> tuple[jax.Array, SegmentContext]:
+        batch, count, length = queries.tokens.shape
+        rows = batch * count
+        mask = queries.mask.reshape(rows, length)
+        present = jnp.ones((rows, self.config.num_mem_tokens), bool)
+        positions = jnp.arange(length, dtype=jnp.int32)[None]
+        context = token_context(present, mask, positions)
+        x = self.embed_tokens(params, queries.tokens.reshape(rows, length), context.positions)
+        return x.reshape(batch, count, length, -1), context
+
+    def _ask_layers(
+        self, layers: Params, state: PrmtState, x: jax.Array, context: SegmentContext
+    ) -> jax.Array:
+        batch, count, length = x.shape[:3]
+
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, None]:
+            params_l, memory = scanned
+            own = self._in_front(params_l, self._current(params_l, memory), x.dtype)
+            past = KeyValues(*(jnp.repeat(leaf, count, axis=0) for leaf in own))
+            return self.apply_block(params_l, x, context, past, last)[0], None
+
+        x, _ = run_layers(layer, x.reshape(batch * count, length, -1), layers, state)
+        return x.reshape(batch, count, length, -1)
+
+    def prefill(
+        self, params: Params, state: PrmtState, prompt: Segment, room: int
+    ) -> tuple[Cache, jax.Array]:
+        """Read ``[memory; prompt]`` at once, with ``room`` places left for what follows.
+
+        Returns:
+          The cache, and the hidden state ``[b, d]`` of the last token.
+        """
+        present = jnp.ones((prompt.tokens.shape[0], self.config.num_mem_tokens), bool)
+        context = token_context(present, prompt.mask, prompt_positions(prompt.mask))
+        x = self.embed_tokens(params, prompt.tokens, context.positions)
+
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, KeyValues]:
+            params_l, memory = scanned
+            past = self._in_front(params_l, self._current(params_l, memory), x.dtype)
+            x, own = self.apply_block(params_l, x, context, past, last)
+            return x, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), past, own)
+
+        x, kv = run_layers(layer, x, params["layers"], state)
+        mask = jnp.concatenate([present, prompt.mask], axis=1)
+        return filled(kv, mask, context.positions[:, -1] + 1, room), x[:, -1]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerwisePRMT(PRMT):
+    """PRMT whose layers keep their own outputs: a ``LayerwiseModel``, and ``AskedByLayer``."""
+
+    def embed(self, params: Params, segment: Segment) -> tuple[jax.Array, SegmentContext]:
+        """``[tokens; room for memory]`` ``[b, t + m, d]``, and what the layers must know of it."""
+        x, context = self._embed(params, segment)
+        return jnp.pad(x, ((0, 0), (0, self.config.num_mem_tokens), (0, 0))), context
 
     def layer(
         self,
@@ -100,25 +209,13 @@ class PRMT(BlockModel):
         Returns:
           The memory after the segment, and the output.
         """
-        size = self.config.num_mem_tokens
-        current = self._memory(params_l, memory, x.dtype)
-        x = jnp.concatenate([x[:, :-size], current], axis=1)
-        x, _ = self.apply_block(params_l, x, context, self._in_front(params_l, current), last)
+        current = self._current(params_l, memory)
+        x = jnp.concatenate([x[:, : -current.shape[1]], current.astype(x.dtype)], axis=1)
+        front = self._in_front(params_l, current, x.dtype)
+        x, _ = self.apply_block(params_l, x, context, front, last)
         rows = jnp.ones(x.shape[:1], bool) if context.write is None else context.write
-        left = x[:, -size:].astype(memory.memory.dtype)
-        kept = jnp.where(rows[:, None, None], left, memory.memory)
+        kept = jnp.where(rows[:, None, None], self._left(memory, x), memory.memory)
         return PrmtState(kept, memory.written | rows), x, None
-
-    def step(
-        self, params: Params, state: PrmtState, segment: Segment
-    ) -> tuple[PrmtState, jax.Array]:
-        """Read one segment. ``hidden [b, t, d]`` is the last block's output at the tokens."""
-        state, x = self._read(params, state, segment, None)
-        return state, x[:, : segment.tokens.shape[1]]
-
-    def write(self, params: Params, state: PrmtState, segment: Segment) -> PrmtState:
-        """As ``step``, without hidden states: the last layer computes its memory tokens only."""
-        return self._read(params, state, segment, self.config.num_mem_tokens)[0]
 
     def _read(
         self, params: Params, state: PrmtState, segment: Segment, last: int | None
@@ -133,55 +230,17 @@ class PRMT(BlockModel):
         x, state = run_layers(layer, x, params["layers"], state, last)
         return state, x
 
-    def ask(self, params: Params, state: PrmtState, queries: Segment) -> jax.Array:
-        """Hidden states ``[b, q, t, d]`` of queries ``[b, q, t]``, forked from one state."""
-        x, context = self.embed_queries(params, queries)
-        return self.ask_layers(params["layers"], state, x, context)
-
     def embed_queries(self, params: Params, queries: Segment) -> tuple[jax.Array, SegmentContext]:
         """Queries ``[b, q, t]`` as the first layer's input ``[b, q, t, d]``; see ``ask``."""
-        batch, count, length = queries.tokens.shape
-        rows = batch * count
-        mask = queries.mask.reshape(rows, length)
-        present = jnp.ones((rows, self.config.num_mem_tokens), bool)
-        positions = jnp.arange(length, dtype=jnp.int32)[None]
-        context = token_context(present, mask, positions)
-        x = self.embed_tokens(params, queries.tokens.reshape(rows, length), context.positions)
-        return x.reshape(batch, count, length, -1), context
+        return self._embed_queries(params, queries)
 
     def ask_layers(
         self, layers: Params, state: PrmtState, x: jax.Array, context: SegmentContext
     ) -> jax.Array:
         """``x [b, q, t, d]`` after stacked ``layers`` that read their memories ``state``."""
-        batch, count, length = x.shape[:3]
+        return self._ask_layers(layers, state, x, context)
 
-        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, None]:
-            params_l, memory = scanned
-            own = self._in_front(params_l, self._memory(params_l, memory, x.dtype))
-            past = KeyValues(*(jnp.repeat(leaf, count, axis=0) for leaf in own))
-            return self.apply_block(params_l, x, context, past, last)[0], None
 
-        x, _ = run_layers(layer, x.reshape(batch * count, length, -1), layers, state)
-        return x.reshape(batch, count, length, -1)
-
-    def prefill(
-        self, params: Params, state: PrmtState, prompt: Segment, room: int
-    ) -> tuple[Cache, jax.Array]:
-        """Read ``[memory; prompt]`` at once, with ``room`` places left for what follows.
-
-        Returns:
-          The cache, and the hidden state ``[b, d]`` of the last token.
-        """
-        present = jnp.ones((prompt.tokens.shape[0], self.config.num_mem_tokens), bool)
-        context = token_context(present, prompt.mask, prompt_positions(prompt.mask))
-        x = self.embed_tokens(params, prompt.tokens, context.positions)
-
-        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, KeyValues]:
-            params_l, memory = scanned
-            past = self._in_front(params_l, self._memory(params_l, memory, x.dtype))
-            x, own = self.apply_block(params_l, x, context, past, last)
-            return x, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), past, own)
-
-        x, kv = run_layers(layer, x, params["layers"], state)
-        mask = jnp.concatenate([present, prompt.mask], axis=1)
-        return filled(kv, mask, context.positions[:, -1] + 1, room), x[:, -1]
+def create_prmt(config: ModelConfig) -> PRMT:
+    """The one of the two that ``config.memory_passing`` names."""
+    return (LayerwisePRMT if config.memory_passing == "layerwise" else PRMT)(config)
