@@ -91,10 +91,10 @@ class ModelConfig:
     memory_passing: str = "released"
     # RMT-R
     retrieval: str = "exact"
-    retrieval_states: int = 64
+    retrieval_states: int = 256
     # Transformer
     attention_window: int = 0
-    context_tokens: int = 1024
+    context_tokens: int = 2048
 
     def __post_init__(self) -> None:
         one_of("model.family", self.family, FAMILIES)

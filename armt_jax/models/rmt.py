@@ -58,7 +58,7 @@ class RMT(BlockModel):
         memory = self.memory(params, state)
         return memory, jnp.ones(memory.shape[:2], bool)
 
-    def written(self, state: Any, memory: jax.Array, rows: jax.Array) -> Any:
+    def carried_on(self, state: Any, memory: jax.Array, rows: jax.Array) -> Any:
         """The state after a segment that left ``memory [b, m, d]`` in ``rows [b]``."""
         kept = jnp.where(rows[:, None, None], memory.astype(state.memory.dtype), state.memory)
         return RmtState(kept, state.written | rows)
@@ -87,12 +87,12 @@ class RMT(BlockModel):
             return self.apply_block(scanned[0], x, layout.context, None, last)[0], None
 
         x, _ = run_layers(layer, x, params["layers"], None, last)
-        return self._written(params, state, x, jnp.any(segment.mask, axis=1)), x
+        return self._carried_on(params, state, x, jnp.any(segment.mask, axis=1)), x
 
     @at_model_precision
-    def _written(self, params: Params, state: Any, x: jax.Array, rows: jax.Array) -> Any:
+    def _carried_on(self, params: Params, state: Any, x: jax.Array, rows: jax.Array) -> Any:
         top = x[:, -self.config.num_mem_tokens :]
-        return self.written(state, backbones.final_norm(self.config, params, top), rows)
+        return self.carried_on(state, backbones.final_norm(self.config, params, top), rows)
 
     def _embedding(self, params: Params) -> jax.Array:
         return params["embed"][backbones.BACKBONES[self.config.backbone].embedding]

@@ -98,7 +98,7 @@ class RMTRetrieval(RMT):
         found = jnp.einsum("bmnk,bnkd->bmd", weights.astype(dtype), past)
         return found @ w_v
 
-    def written(self, state: RmtRState, memory: jax.Array, rows: jax.Array) -> RmtRState:
+    def carried_on(self, state: RmtRState, memory: jax.Array, rows: jax.Array) -> RmtRState:
         """The state after a segment: what was the memory becomes a past state."""
         place = (state.read - 1) % self.config.retrieval_states
         number = jnp.arange(self.config.retrieval_states)[None]
