@@ -28,6 +28,14 @@ def unstack_layers(params: Params) -> Params:
     return {**params, "layers": tuple(layer_params(layers, index) for index in range(count))}
 
 
+def apart_if_few(params: Params) -> Params:
+    """``params`` with layers apart where ``run_layers`` unrolls them in any case."""
+    layers = params["layers"]
+    if isinstance(layers, tuple) or jax.tree.leaves(layers)[0].shape[0] > UNROLLED_LAYERS:
+        return params
+    return unstack_layers(params)
+
+
 def layer_params(layers: Params, index: int) -> Params:
     """Parameters of one layer."""
     if isinstance(layers, tuple):
