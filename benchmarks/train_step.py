@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -141,7 +142,7 @@ def _positions(usual: int, text: int) -> int:
     return max(usual, text) if _FAMILY.value == "transformer" else usual
 
 
-def _states(pairs: int, text: int) -> dict[str, int]:
+def _states(pairs: int, text: int) -> dict[str, Any]:
     """State that keeps the whole text, of the families whose state grows with it."""
     return {"retrieval_states": pairs, "context_tokens": text}
 

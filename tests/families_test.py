@@ -149,7 +149,7 @@ def test_a_pipeline_of_what_cannot_be_one_is_refused(family: str) -> None:
     ],
 )
 def test_state_size_counts_what_is_carried(family: str, expected: int) -> None:
-    sizes = {"n_layer": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
+    sizes: dict[str, Any] = {"n_layer": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
     config = ModelConfig(family=family, retrieval_states=7, context_tokens=100, **sizes)
     assert state_size(create_model(config)) == expected
 

@@ -163,7 +163,7 @@ def test_streamed_in_any_cuts_is_the_whole_text(family: str, backbone: str, tmp_
     model = _model(family, backbone, wrap_pos=backbone == "gpt2")
     params = lively_params(model)
     tokens = np.asarray(random_tokens(model, 2, 4 * T + 2))
-    whole = armt_jax.forward(model, params, tokens, segment_size=T).state
+    whole = armt_jax.forward(model, params, jnp.asarray(tokens), segment_size=T).state
     reader = StreamReader(model, params, segment_size=T, block_segments=2)
     state = reader.start(2)
     for start, stop in ((0, 1), (1, 9), (9, 14)):
@@ -220,6 +220,7 @@ def _prmt_gradients(schedule: str, backbone: str):
     def loss(params, memory):
         begin = start._replace(memory=memory, written=start.written.at[:, 0].set(True))
         state, hidden = armt_jax.run_segments(model, params, begin, text, **options)
+        assert hidden is not None
         return jnp.sum(weights * hidden) + jnp.sum(jnp.sin(state.memory)), (state, hidden)
 
     return quick_jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, memory)

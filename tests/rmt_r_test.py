@@ -24,6 +24,10 @@ from tests.small_models import (
 M, D = 2, 16
 
 
+def _model(**changes: Any) -> Any:
+    return small_model(**changes)
+
+
 def _softmax(x: np.ndarray) -> np.ndarray:
     weights = np.exp(x - x.max())
     return weights / weights.sum()
@@ -51,7 +55,7 @@ def retrieve_by_loops(params: Any, memory: np.ndarray, past: list[np.ndarray], t
 @pytest.mark.parametrize("retrieval", ["exact", "top1"])
 def test_retrieval_is_the_equation(retrieval: str) -> None:
     """Texts with no, two, four and seven earlier states, of which four are kept."""
-    model = small_model(family="rmt_r", retrieval=retrieval, retrieval_states=4)
+    model = _model(family="rmt_r", retrieval=retrieval, retrieval_states=4)
     params = lively_params(model)
     own = jax.tree.map(lambda x: 2 * x, params["retrieval"])
     rng = np.random.default_rng(0)
@@ -73,7 +77,7 @@ def test_retrieval_is_the_equation(retrieval: str) -> None:
 @pytest.mark.usefixtures("x64")
 def test_ring_keeps_the_last_states_in_their_places() -> None:
     """As RMT, whose memory after each segment is known: the ring has those before the last."""
-    model = small_model(family="rmt_r", backbone="gpt_neox", retrieval_states=3)
+    model = _model(family="rmt_r", backbone="gpt_neox", retrieval_states=3)
     params = lively_params(model)
     text = segments_of(random_tokens(model, 6, 2, 3))
     step, state, left = quick_jit(model.step), model.init_state(2), []
@@ -89,8 +93,8 @@ def test_ring_keeps_the_last_states_in_their_places() -> None:
 @pytest.mark.usefixtures("x64")
 def test_without_an_earlier_state_it_is_an_rmt() -> None:
     """Rotary positions count from anywhere, so the masked places in front change nothing."""
-    model = small_model(family="rmt_r", backbone="gpt_neox", retrieval_states=3)
-    rmt = small_model(family="rmt", backbone="gpt_neox")
+    model = _model(family="rmt_r", backbone="gpt_neox", retrieval_states=3)
+    rmt = _model(family="rmt", backbone="gpt_neox")
     params = lively_params(model)
     text = segments_of(random_tokens(model, 3, 2, 3))
     state, hidden = quick_jit(functools.partial(armt_jax.run_segments, model))(
@@ -108,7 +112,7 @@ def test_without_an_earlier_state_it_is_an_rmt() -> None:
 @pytest.mark.parametrize("retrieval", ["exact", "top1"])
 def test_far_memory_is_reached_directly(retrieval: str) -> None:
     """Gradients reach an old state through the ring, and only where the state is looked at."""
-    model = small_model(family="rmt_r", retrieval=retrieval, retrieval_states=4)
+    model = _model(family="rmt_r", retrieval=retrieval, retrieval_states=4)
     params = lively_params(model)
     state = model.init_state(1)._replace(read=jnp.asarray([4], jnp.int32))
     rng = np.random.default_rng(1)

@@ -173,7 +173,7 @@ class _Whole:
     def __init__(self, model: ARMT) -> None:
         self.config, self.init, self.init_state = model.config, model.init, model.init_state
         self.step, self.write, self.ask = model.step, model.write, model.ask
-        self.readout = model.readout
+        self.readout, self.compute_dtype = model.readout, model.compute_dtype
 
 
 def test_a_model_that_cannot_be_split() -> None:
