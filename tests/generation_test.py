@@ -42,10 +42,10 @@ def _generator(model: ARMT, **kwargs: Any):
     [
         ("armt", "gpt2"),
         ("armt", "gpt_neox"),
-        ("rmt", "gpt_neox"),
         ("prmt", "gpt_neox"),
         ("rmt_r", "gpt2"),
         ("transformer", "gpt2"),
+        pytest.param("rmt", "gpt_neox", marks=pytest.mark.slow),
     ],
 )
 def test_greedy_text_equals_reading_the_last_segment_again_for_every_token(
@@ -179,8 +179,8 @@ def test_text_ends_at_the_stop_token_and_is_filled_with_it() -> None:
         ("armt", "gpt2"),
         ("armt", "gpt_neox"),
         ("rmt", "gpt2"),
-        ("prmt", "gpt_neox"),
-        ("transformer", "gpt2"),
+        pytest.param("prmt", "gpt_neox", marks=pytest.mark.slow),
+        pytest.param("transformer", "gpt2", marks=pytest.mark.slow),
     ],
 )
 def test_left_padded_prompts_equal_unpadded_ones(family: str, backbone: str) -> None:

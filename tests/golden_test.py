@@ -20,7 +20,15 @@ from tests.golden_files import Golden, names
 
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
 SINGLE: dict[str, Any] = {"rtol": 0.0, "atol": 2e-4}
-MODELS = names("armt_", "rmt_", "prmt_")
+ARMT = names("armt_")
+OTHERS = names("rmt_", "prmt_")
+
+
+def each_model(*fast: str) -> Any:
+    """Every file; those of other families than ARMT, but for the ``fast``, in the slow tests."""
+    slow = pytest.mark.slow
+    others = [pytest.param(name, marks=() if name in fast else slow) for name in OTHERS]
+    return pytest.mark.parametrize("name", [*ARMT, *others])
 
 
 def _loss(golden: Golden, model, params):
@@ -51,7 +59,7 @@ def _load(golden: Golden):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", MODELS)
+@each_model("rmt_gpt2", "prmt_gpt2", "prmt_neox")
 def test_float64_values_and_gradients(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)
@@ -70,7 +78,7 @@ def test_float64_values_and_gradients(name: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", MODELS)
+@each_model("rmt_gpt2_wrap_mask", "prmt_gpt2_wrap_mask")
 def test_float64_state_after_every_segment(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)
@@ -89,7 +97,7 @@ def test_float64_state_after_every_segment(name: str) -> None:
             np.testing.assert_allclose(found, golden[key][index], **EXACT)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@each_model("rmt_neox")
 def test_float32(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)

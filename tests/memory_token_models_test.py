@@ -31,8 +31,17 @@ CASES = [
     ("prmt_layerwise", "gpt2"),
     ("rmt_r", "gpt_neox"),
 ]
-# Of two segments in a row RMT-R has nothing to look back at yet: four segments.
-MODELS = pytest.mark.parametrize(("family", "backbone"), CASES)
+
+
+def each_model(*fast: str) -> Any:
+    """Every case; but for the ``fast`` families, in the slow tests."""
+    return pytest.mark.parametrize(
+        ("family", "backbone"),
+        [
+            pytest.param(*case, marks=() if case[0] in fast else pytest.mark.slow)
+            for case in (*CASES, ("rmt", "gpt_neox"))
+        ],
+    )
 
 
 @functools.cache
@@ -52,7 +61,7 @@ def _read(model: Any, params: Any, text: Segment, **options: Any):
 
 
 @pytest.mark.usefixtures("x64")
-@MODELS
+@each_model("rmt_r")
 def test_tokens_see_earlier_tokens_only(family: str, backbone: str) -> None:
     """Every token of the text is another id, so its embedding's gradient is the token's own."""
     model = _model(family, backbone, wrap_pos=True)
@@ -84,7 +93,7 @@ def test_tokens_see_earlier_tokens_only(family: str, backbone: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@MODELS
+@each_model("prmt")
 def test_write_is_step_and_pieces_are_the_whole(family: str, backbone: str) -> None:
     model = _model(family, backbone)
     params = lively_params(model)
@@ -105,7 +114,7 @@ def test_write_is_step_and_pieces_are_the_whole(family: str, backbone: str) -> N
 
 
 @pytest.mark.usefixtures("x64")
-@MODELS
+@each_model("rmt_r")
 def test_answer_is_each_query_as_a_last_segment_of_its_own(family: str, backbone: str) -> None:
     """Values, and gradients of parameters and memory, with a padded query among them."""
     model = _model(family, backbone)
@@ -138,7 +147,7 @@ def test_answer_is_each_query_as_a_last_segment_of_its_own(family: str, backbone
 
 
 @pytest.mark.usefixtures("x64")
-@MODELS
+@each_model("prmt")
 def test_texts_do_not_meet_and_a_segment_of_padding_is_not_read(family: str, backbone: str) -> None:
     model = _model(family, backbone)
     params = lively_params(model)
@@ -158,7 +167,7 @@ def test_texts_do_not_meet_and_a_segment_of_padding_is_not_read(family: str, bac
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("family", "backbone"), [*CASES, ("rmt", "gpt_neox")])
+@each_model("prmt", "rmt_r")
 def test_streamed_in_any_cuts_is_the_whole_text(family: str, backbone: str, tmp_path: Any) -> None:
     model = _model(family, backbone, wrap_pos=backbone == "gpt2")
     params = lively_params(model)
@@ -174,7 +183,13 @@ def test_streamed_in_any_cuts_is_the_whole_text(family: str, backbone: str, tmp_
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("options", [{"remat": "sqrt"}, {"remat": "segment"}, {"bptt": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bptt": 2},
+        *(pytest.param({"remat": r}, marks=pytest.mark.slow) for r in ("sqrt", "segment")),
+    ],
+)
 def test_kept_less_for_the_backward_pass(options: dict[str, Any]) -> None:
     """``remat`` changes nothing; ``bptt`` ends the gradient where its window begins."""
     model = _model("rmt_r", "gpt_neox")
@@ -227,7 +242,7 @@ def _prmt_gradients(schedule: str, backbone: str):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("schedule", ["diagonal", "pipeline"])
+@pytest.mark.parametrize("schedule", ["diagonal", pytest.param("pipeline", marks=pytest.mark.slow)])
 def test_prmt_layer_by_layer_equals_sequential(schedule: str) -> None:
     found, expected = (_prmt_gradients(name, "gpt2") for name in (schedule, "sequential"))
     assert_close(found, expected, 1e-11)
@@ -273,7 +288,7 @@ def test_schedules_that_cannot_be_are_refused_with_the_reason(
 def test_positions_are_shared_with_all_copies_of_the_memory(
     family: str, wrap_pos: bool, room: int, why: str
 ) -> None:
-    model = _model(family, "gpt2", wrap_pos=wrap_pos)
+    model = _model(family, "gpt2", wrap_pos=wrap_pos, n_layer=1)
     params = lively_params(model)
     fits = random_tokens(model, 1, 2 * room)
     out = quick_jit(functools.partial(armt_jax.forward, model, segment_size=room))(params, fits)

@@ -25,6 +25,9 @@ from tests.small_models import (
 )
 
 N, W = 14, 4
+BOTH = pytest.mark.parametrize(
+    ("backbone", "window"), [("gpt_neox", W), pytest.param("gpt2", 0, marks=pytest.mark.slow)]
+)
 
 
 @functools.cache
@@ -39,7 +42,7 @@ def _forward(model: Any, params: Any, tokens: Any, size: int, mask: Any = None) 
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("size", [N, 5, 1])
+@pytest.mark.parametrize("size", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (N, 1))])
 def test_full_attention_is_a_bare_gpt2_whatever_the_segments(size: int) -> None:
     model = _model()
     params = lively_params(model)
@@ -52,8 +55,14 @@ def test_full_attention_is_a_bare_gpt2_whatever_the_segments(size: int) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("backbone", ["gpt2", "gpt_neox"])
-@pytest.mark.parametrize("size", [N, 5, 3])
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("gpt_neox", 5),
+        *(pytest.param("gpt2", size, marks=pytest.mark.slow) for size in (N, 5, 3)),
+        pytest.param("gpt_neox", N, marks=pytest.mark.slow),
+    ],
+)
 def test_window_is_full_attention_masked(backbone: str, size: int) -> None:
     """Every layer alone sees the last tokens; blocks of the whole text with that mask."""
     model = _model(backbone, W)
@@ -101,7 +110,7 @@ def test_tokens_see_earlier_tokens_only(window: int) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("backbone", "window"), [("gpt2", 0), ("gpt_neox", W)])
+@BOTH
 def test_padding_takes_no_place(backbone: str, window: int) -> None:
     """A text with padding anywhere, segments of it included, is the text without it."""
     model = _model(backbone, window)
@@ -116,7 +125,7 @@ def test_padding_takes_no_place(backbone: str, window: int) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("backbone", "window"), [("gpt2", 0), ("gpt_neox", W)])
+@BOTH
 def test_whole_equals_sequential_both_ways(backbone: str, window: int) -> None:
     """With segments of padding; hidden states, state and gradients."""
     model = _model(backbone, window)
@@ -148,7 +157,7 @@ def test_whole_equals_sequential_both_ways(backbone: str, window: int) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("backbone", "window"), [("gpt2", 0), ("gpt_neox", W)])
+@BOTH
 def test_answer_is_each_query_read_on_its_own(backbone: str, window: int) -> None:
     model = _model(backbone, window)
     params = lively_params(model)
