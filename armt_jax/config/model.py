@@ -132,15 +132,15 @@ class ModelConfig:
             positive(self, "model", "num_mem_tokens")
         if self.family == "armt":
             self._check_armt()
-        if self.family == "prmt":
-            one_of("model.memory_passing", self.memory_passing, MEMORY_PASSINGS)
-        if self.family == "rmt_r":
-            one_of("model.retrieval", self.retrieval, RETRIEVALS)
-            positive(self, "model", "retrieval_states")
-        if self.family == "transformer":
-            positive(self, "model", "context_tokens")
-            window = self.attention_window
-            require(window >= 0, "model.attention_window", window, "must be 0 (full) or more")
+        self._check_other_families()
+
+    def _check_other_families(self) -> None:
+        """Settings whose defaults suit every family; a wrong one is refused whoever reads it."""
+        one_of("model.memory_passing", self.memory_passing, MEMORY_PASSINGS)
+        one_of("model.retrieval", self.retrieval, RETRIEVALS)
+        positive(self, "model", "retrieval_states", "context_tokens")
+        window = self.attention_window
+        require(window >= 0, "model.attention_window", window, "must be 0 (full) or more")
 
     def _check_armt(self) -> None:
         from armt_jax.memory.rules import PRESETS
