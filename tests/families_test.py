@@ -119,7 +119,7 @@ def _gradients(family: str, backbone: str, axes: tuple[tuple[str, int], ...]) ->
 @pytest.mark.parametrize(
     ("family", "backbone", "axes"),
     [
-        ("rmt_r", "gpt2", (("data", 2), ("fsdp", 2), ("tensor", 2))),
+        ("rmt_r", "gpt2", (("fsdp", 2), ("tensor", 2))),
         pytest.param("prmt", "gpt2", (("fsdp", 2), ("stage", 2)), marks=pytest.mark.slow),
         pytest.param(
             "transformer", "gpt_neox", (("fsdp", 2), ("tensor", 2)), marks=pytest.mark.slow
