@@ -3,7 +3,7 @@
 from armt_jax import interop
 from armt_jax.config import ConfigError, ExperimentConfig, ModelConfig, from_config_dict
 from armt_jax.generation import generate
-from armt_jax.models import create_model
+from armt_jax.models import create_model, state_size
 from armt_jax.recurrence import answer, forward, run_segments
 from armt_jax.training.loss import next_token_loss
 
@@ -19,4 +19,5 @@ __all__ = [
     "interop",
     "next_token_loss",
     "run_segments",
+    "state_size",
 ]

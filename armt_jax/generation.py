@@ -1,13 +1,14 @@
 """Generation: earlier segments are read into the memory, the last one is continued token by token.
 
-The last segment has no memory tokens while it is continued, reads the memory and never writes it,
-and grows for as long as the answer is (the authors' behaviour). Its keys and values are cached.
+The last segment has no memory tokens behind it while it is continued, reads the memory and never
+writes it, and grows for as long as the answer is (the authors' behaviour). Its keys and values are
+cached (``CachedModel``); other models go on by steps of one token.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,7 @@ from jax import lax
 from jax.core import Tracer
 
 from armt_jax.config import ConfigError
-from armt_jax.models.armt import ARMT, ArmtState
-from armt_jax.models.cache import Cache, decode, prefill
-from armt_jax.models.protocol import Params, Segment
+from armt_jax.models.protocol import CachedModel, Params, Segment, SegmentModel, State
 from armt_jax.recurrence.run import check_mask, check_tokens, read_runs
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 
@@ -73,14 +72,35 @@ class _Loop(NamedTuple):
     done: jax.Array
     ids: jax.Array
     scores: jax.Array
-    cache: Cache
+    cache: Any
+
+
+def _begin(
+    model: SegmentModel, params: Params, state: State, prompt: Segment, room: int
+) -> tuple[Any, jax.Array]:
+    """What the prompt leaves for ``_next``, and its last hidden state ``[b, d]``."""
+    if isinstance(model, CachedModel):
+        return model.prefill(params, state, prompt, room)
+    state, hidden = model.step(params, state, prompt)
+    return state, hidden[:, -1]
+
+
+def _next(
+    model: SegmentModel, params: Params, state: State, cache: Any, token: jax.Array
+) -> tuple[Any, jax.Array]:
+    """One more token ``[b]``, and its hidden state ``[b, d]``."""
+    if isinstance(model, CachedModel):
+        return model.decode(params, state, cache, token)
+    one = Segment(token[:, None], jnp.ones((token.shape[0], 1), bool))
+    cache, hidden = model.step(params, cache, one)
+    return cache, hidden[:, 0]
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling", "stop_token"))
 def _continue(
-    model: ARMT,
+    model: SegmentModel,
     params: Params,
-    state: ArmtState,
+    state: State,
     prompt: Segment,
     rng: jax.Array,
     *,
@@ -89,7 +109,7 @@ def _continue(
     stop_token: int | None,
 ) -> tuple[jax.Array, jax.Array]:
     batch = prompt.tokens.shape[0]
-    cache, hidden = prefill(model, params, state, prompt, max_new_tokens)
+    cache, hidden = _begin(model, params, state, prompt, max_new_tokens)
     logits = model.readout(params, hidden)
     fill = 0 if stop_token is None else stop_token
 
@@ -103,7 +123,7 @@ def _continue(
         return ids, lax.dynamic_update_index_in_dim(loop.scores, logits, loop.index, 1)
 
     def body(loop: _Loop) -> _Loop:
-        cache, hidden = decode(model, params, state, loop.cache, loop.token)
+        cache, hidden = _next(model, params, state, loop.cache, loop.token)
         logits = model.readout(params, hidden)
         token, done = choose(loop.index, logits, loop.done)
         ids, scores = record(loop, token, logits)
@@ -126,7 +146,7 @@ def _continue(
 
 
 def generate_with_scores(
-    model: ARMT,
+    model: SegmentModel,
     params: Params,
     tokens: jax.Array,
     *,
@@ -158,12 +178,7 @@ def generate_with_scores(
     lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
     if len(lengths) > 1:
         model.config.check_segment(max(lengths[:-1]))
-    cfg = model.config
-    if cfg.backbone == "gpt2" and lengths[-1] + max_new_tokens > cfg.n_positions:
-        raise ConfigError(
-            f"max_new_tokens = {max_new_tokens}: must be at most {cfg.n_positions - lengths[-1]}, "
-            f"model.n_positions = {cfg.n_positions} less a last segment of {lengths[-1]} tokens"
-        )
+    model.config.check_new_tokens(tokens.shape[1], lengths[-1], max_new_tokens)
     state = model.init_state(tokens.shape[0], model.compute_dtype(params))
     text = Segment(tokens, mask)
     if len(lengths) > 1:
@@ -183,17 +198,17 @@ def generate_with_scores(
 
 @functools.partial(jax.jit, static_argnames=("model", "runs"))
 def _read(
-    model: ARMT,
+    model: SegmentModel,
     params: Params,
-    state: ArmtState,
+    state: State,
     text: Segment,
     runs: tuple[tuple[int, int, int], ...],
-) -> ArmtState:
+) -> State:
     return read_runs(model, params, state, text, list(runs), need_hidden=False)[0]
 
 
 def generate(
-    model: ARMT,
+    model: SegmentModel,
     params: Params,
     tokens: jax.Array,
     *,

@@ -6,7 +6,7 @@ made of this counts useful work.
 
 from __future__ import annotations
 
-from armt_jax.config import ModelConfig
+from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.models import create_model
 
 
@@ -28,16 +28,77 @@ def memory_flops(config: ModelConfig, reading: int, writing: int) -> float:
     return recall + update
 
 
-def context_flops(config: ModelConfig, length: int) -> float:
-    """One segment of one text read into the memory; nobody needs its hidden states."""
-    m = config.num_mem_tokens
-    rows = length + m
-    inner = block_flops(config, rows, rows) + memory_flops(config, rows, m)
-    last = block_flops(config, rows, rows, m) + memory_flops(config, rows, m)
-    return (config.n_layer - 1) * inner + last
+def context_flops(config: ModelConfig, length: int, before: float = 0.0) -> float:
+    """One segment of one text read into the memory; nobody needs its hidden states.
+
+    Args:
+      config: the model's.
+      length: tokens of a segment.
+      before: tokens that a transformer's token sees in front of the segment, on average over the
+        segments of a text; for RMT-R, the states that it looks back at.
+
+    Raises:
+      ConfigError: a family whose operations nobody has counted.
+    """
+    m, family = config.num_mem_tokens, config.family
+    if family == "transformer":
+        keys = length + before
+        inner = _block_behind(config, length, keys, length)
+        return (config.n_layer - 1) * inner + _block_behind(config, length, keys, 0)
+    if family == "prmt":
+        rows, front = length + m, _keys_and_values(config, m)
+        # As released, the memory tokens behind the others are in the top layer only.
+        inner = rows if config.memory_passing == "layerwise" else length
+        below = front + _block_behind(config, inner, inner + m, inner)
+        return (config.n_layer - 1) * below + front + _block_behind(config, rows, rows + m, m)
+    rows = length + config.memory_positions
+    if family == "armt":
+        memory = memory_flops(config, rows, m)
+    elif family in ("rmt", "rmt_r"):
+        memory = 0.0
+    else:
+        raise ConfigError(f"model.family = {family!r}: its operations have not been counted")
+    inner = block_flops(config, rows, rows) + memory
+    last = block_flops(config, rows, rows, m) + memory
+    return (config.n_layer - 1) * inner + last + _retrieval(config, before)
 
 
-def query_flops(config: ModelConfig, length: int, scored: int) -> float:
-    """One query of ``length`` tokens, of which ``scored`` positions get logits."""
-    layer = block_flops(config, length, length) + memory_flops(config, length, 0)
-    return config.n_layer * layer + 2.0 * scored * config.d_model * config.vocab_size
+def query_flops(config: ModelConfig, length: int, scored: int, before: float = 0.0) -> float:
+    """One query of ``length`` tokens, of which ``scored`` positions get logits.
+
+    What all queries of a text share, as RMT's memory tokens going through the layers, is counted
+    for each. ``before``: as in ``context_flops``, at the end of the text.
+    """
+    head = 2.0 * scored * config.d_model * config.vocab_size
+    if config.family == "armt":
+        layer = block_flops(config, length, length) + memory_flops(config, length, 0)
+        return config.n_layer * layer + head
+    front = config.prefix_positions
+    seen = before if config.family == "transformer" else front
+    layer = _block_behind(config, length, length + seen, length)
+    if config.family == "prmt":
+        layer += _keys_and_values(config, front)
+    elif front:
+        layer += block_flops(config, front, front)
+    return config.n_layer * layer + head + _retrieval(config, before)
+
+
+def _block_behind(config: ModelConfig, rows: int, keys: float, out: int) -> float:
+    """``block_flops`` of ``rows`` positions that see ``keys``: others first, then themselves."""
+    d = config.d_model
+    attention = 2.0 * (out * keys - out * (out - 1) / 2) * d * 2
+    return (
+        _keys_and_values(config, rows) + 2.0 * out * (2 * d * d + 2 * d * config.ff_dim) + attention
+    )
+
+
+def _keys_and_values(config: ModelConfig, rows: int) -> float:
+    return 2.0 * rows * 2 * config.d_model**2
+
+
+def _retrieval(config: ModelConfig, states: float) -> float:
+    """RMT-R's cross-attention from the memory tokens to ``states`` earlier states."""
+    if config.family != "rmt_r":
+        return 0.0
+    m, d = config.num_mem_tokens, config.d_model
+    return 2.0 * (3 * m * d * d + 2 * m * states * m * d)

@@ -1,6 +1,7 @@
 """Time and memory of one training step at the paper's retrieval size, or of GPT-2 small.
 
     python -m benchmarks.train_step --pairs=50 --batch=32 --json
+    python -m benchmarks.train_step --family=rmt --backbone=gpt_neox --pairs=50 --batch=32 --json
     python -m benchmarks.train_step --model=gpt2_small --pairs=8 --batch=1 --json
 
 The model is that of Appendix E (4 layers, width 128, 4 heads, d_mem 32, 4 memory tokens); a step
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags
 
-from armt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
+from armt_jax.config import BACKBONES, FAMILIES, MeshConfig, ModelConfig, OptimizerConfig
 from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.models import create_model
 from armt_jax.sharding import batched, create_mesh, use_cpu_cores
@@ -38,7 +40,8 @@ _PAIRS = flags.DEFINE_integer("pairs", 50, "context segments", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 32, "contexts per step", lower_bound=1)
 _QUERIES = flags.DEFINE_integer("queries", 1, "queries per context (0: every key)", lower_bound=0)
 _KEY_SIZE = flags.DEFINE_integer("key_size", 2, "digits of a key", lower_bound=1)
-_BACKBONE = flags.DEFINE_enum("backbone", "gpt2", ["gpt2", "gpt_neox"], "block")
+_BACKBONE = flags.DEFINE_enum("backbone", "gpt2", BACKBONES, "block")
+_FAMILY = flags.DEFINE_enum("family", "armt", FAMILIES, "model family")
 _RULE = flags.DEFINE_string("rule", "armt", "memory rule")
 _STEPS = flags.DEFINE_integer("steps", 10, "timed steps", lower_bound=1)
 _DEVICES = flags.DEFINE_integer("cpu_devices", -1, "devices of a CPU (-1: one a core)")
@@ -83,8 +86,9 @@ def measure(config: ModelConfig, batch: Batch, value_size: int, steps: int) -> d
         jax.block_until_ready(state)
         times.append(time.perf_counter() - started)
     peak_memory = machine.peak_memory_bytes()
-    work = pairs * flops.context_flops(config, length)
-    work += queries * flops.query_flops(config, length, value_size + 1)
+    middle, end = _seen_before(config, pairs, length)
+    work = pairs * flops.context_flops(config, length, middle)
+    work += queries * flops.query_flops(config, length, value_size + 1, end)
     work *= 3 * batch_size
     seconds = statistics.median(times)
     peak = machine.sgemm_flops_per_second()
@@ -101,14 +105,28 @@ def measure(config: ModelConfig, batch: Batch, value_size: int, steps: int) -> d
     }
 
 
+def _seen_before(config: ModelConfig, pairs: int, length: int) -> tuple[float, float]:
+    """What families with a growing state see of the past: on average, and at the end.
+
+    Tokens of a transformer, states of RMT-R.
+    """
+    if config.family == "transformer":
+        most, behind = config.attention_window or config.context_tokens, pairs * length
+        return sum(min(most, n * length) for n in range(pairs)) / pairs, min(most, behind)
+    most = config.retrieval_states
+    return sum(min(most, max(n - 1, 0)) for n in range(pairs)) / pairs, min(most, pairs - 1)
+
+
 def _retrieval() -> tuple[ModelConfig, Batch, int]:
     config = ModelConfig(
+        family=_FAMILY.value,
         backbone=_BACKBONE.value,
+        **_states(_PAIRS.value, (_PAIRS.value + 1) * (_KEY_SIZE.value + 3)),
         n_layer=4,
         n_head=4,
         d_model=128,
         vocab_size=128,
-        n_positions=32,
+        n_positions=_positions(32, (_PAIRS.value + 1) * (_KEY_SIZE.value + 3)),
         num_mem_tokens=4,
         d_mem=32,
         rule=_RULE.value,
@@ -120,15 +138,27 @@ def _retrieval() -> tuple[ModelConfig, Batch, int]:
     return config, batch, task.value_size
 
 
+def _positions(usual: int, text: int) -> int:
+    """Learned positions: a transformer's go on through the whole text."""
+    return max(usual, text) if _FAMILY.value == "transformer" else usual
+
+
+def _states(pairs: int, text: int) -> dict[str, Any]:
+    """State that keeps the whole text, of the families whose state grows with it."""
+    return {"retrieval_states": pairs, "context_tokens": text}
+
+
 def _gpt2_small() -> tuple[ModelConfig, Batch, int]:
     length, shape = _SEGMENT.value, (_BATCH.value, _PAIRS.value)
     config = ModelConfig(
+        family=_FAMILY.value,
         backbone=_BACKBONE.value,
+        **_states(_PAIRS.value, (_PAIRS.value + 1) * length),
         n_layer=12,
         n_head=12,
         d_model=768,
         vocab_size=50257,
-        n_positions=max(1024, length + 10),
+        n_positions=_positions(max(1024, length + 30), (_PAIRS.value + 1) * length),
         num_mem_tokens=10,
         d_mem=64,
         rule=_RULE.value,
@@ -154,7 +184,8 @@ def main(argv: list[str]) -> None:
         "pairs": _PAIRS.value,
         "batch": _BATCH.value,
         "queries": batch.queries.shape[1],
-        "rule": _RULE.value,
+        "family": _FAMILY.value,
+        "rule": config.memory_rule,
         "backbone": _BACKBONE.value,
         **machine.description(),
         **result,

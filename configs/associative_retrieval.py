@@ -41,6 +41,11 @@ def default() -> dict[str, Any]:
             "memory_token_init_scale": 0.2,
             "dtype": "float32",
             "matmul_precision": "default",
+            "memory_passing": "released",
+            "retrieval": "exact",
+            "retrieval_states": 256,
+            "attention_window": 0,
+            "context_tokens": 2048,
         },
         "optimizer": {
             "name": "muon",

@@ -53,7 +53,7 @@ def evaluate_lengths(
     """A cell for every length, written and printed as soon as it is there."""
     about = {
         "model": model_name(config),
-        "rule": config.model.rule,
+        "rule": config.model.memory_rule,
         "seed": config.seed,
         "step": step,
         "commit": git_commit(),

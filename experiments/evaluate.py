@@ -109,6 +109,7 @@ def _evaluate_retrieval(config: ExperimentConfig, folder: Path) -> None:
             raise ConfigError(f"--samples = {samples}: must be at least 1")
         for num_pairs in lengths:
             dataclasses.replace(task, num_pairs=num_pairs)
+            config.model.check_text((num_pairs + 1) * _segment_length(task))
         which = _which(folder)
     found = _restore(config, folder, which)
     rows = retrieval_report.evaluate_lengths(
@@ -128,8 +129,12 @@ def _task(config: ExperimentConfig) -> TaskConfig:
     if _KEY_SIZE.value is not None:
         changes["key_size"] = _KEY_SIZE.value
     task = dataclasses.replace(config.task, **changes)
-    config.model.check_segment(task.key_size + task.value_size + 2)
+    config.model.check_segment(_segment_length(task))
     return task
+
+
+def _segment_length(task: TaskConfig) -> int:
+    return task.key_size + task.value_size + 2
 
 
 def _which(folder: Path) -> str | int:

@@ -48,7 +48,7 @@ def evaluate_lengths(
         row = result_row(
             **dataclasses.asdict(sizes),
             model=model_name(config),
-            rule=config.model.rule,
+            rule=config.model.memory_rule,
             num_params=num_params,
             samples=asked,
             correct=correct,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import armt_jax
-from armt_jax.models import ARMT, Params, Segment, armt
+from armt_jax.models import ARMT, Params, Segment, layers
 from tests.bare_gpt2 import read_alone
 from tests.small_models import (
     assert_close,
@@ -184,7 +184,7 @@ def test_scan_over_layers_equals_unrolled_layers(monkeypatch: pytest.MonkeyPatch
 
     unrolled = quick_jit(everything)(params)
     assert_close(unrolled[2], unrolled[0], 1e-12)
-    monkeypatch.setattr(armt, "UNROLLED_LAYERS", 1)
+    monkeypatch.setattr(layers, "UNROLLED_LAYERS", 1)
     assert_close(quick_jit(lambda params: everything(params))(params), unrolled, 1e-12)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -53,6 +54,33 @@ def test_context_flops_are_those_of_the_program() -> None:
     # Not counted, and less than 2 %: the products with z, and the gate's.
     assert flops.context_flops(CONFIG, LENGTH) == pytest.approx(counted, rel=0.02)
     assert flops.context_flops(CONFIG, LENGTH) <= counted
+
+
+def test_context_flops_of_rmt_are_those_of_the_program() -> None:
+    config = dataclasses.replace(CONFIG, family="rmt")
+    model, m = create_model(config), config.num_mem_tokens
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    state = jax.eval_shape(lambda: model.init_state(1))
+    segment = Segment(jnp.zeros((1, LENGTH), jnp.int32), jnp.ones((1, LENGTH), bool))
+    program = jax.make_jaxpr(model.write)(params, state, segment)
+    rows = LENGTH + 2 * m
+    counted = _dot_flops(program.jaxpr) - 2 * (rows - m) * config.d_model**2
+    counted -= (config.n_layer - 1) * _masked_flops(rows) + _masked_flops(m)
+    assert flops.context_flops(config, LENGTH) == counted
+
+
+@pytest.mark.parametrize("passing", ["released", "layerwise"])
+def test_prmt_does_less_than_rmt(passing: str) -> None:
+    """By whole rows of blocks: the copy in front, and as released the one behind below the top."""
+    rmt = dataclasses.replace(CONFIG, family="rmt")
+    prmt = dataclasses.replace(CONFIG, family="prmt", memory_passing=passing)
+    m, d = CONFIG.num_mem_tokens, CONFIG.d_model
+    row = 2 * (2 * d * d + 2 * d * CONFIG.ff_dim)  # behind its keys and values
+    less = flops.context_flops(rmt, LENGTH) - flops.context_flops(prmt, LENGTH)
+    layers = CONFIG.n_layer - 1
+    spared = layers * m * (row + (row + 4 * d * d if passing == "released" else 0))
+    # The rest is scores and sums of values.
+    assert spared < less < 1.2 * spared
 
 
 def test_query_flops_are_those_of_the_program() -> None:

@@ -165,7 +165,7 @@ def test_schedules_are_refused_by_name() -> None:
     with pytest.raises(ConfigError) as error:
         read(state, text, schedule="diagnoal")
     assert str(error.value) == (
-        "schedule = 'diagnoal': must be one of sequential, chunked, diagonal, pipeline, auto"
+        "schedule = 'diagnoal': must be one of sequential, chunked, diagonal, pipeline, whole, auto"
     )
 
 

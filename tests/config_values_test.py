@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from armt_jax.config import ConfigError, ModelConfig, check_pairs, from_config_dict
+from armt_jax.config import FAMILIES, ConfigError, ModelConfig, check_pairs, from_config_dict
 from tests.config_values import VALID, changed
 
 # (setting, value, what the message must be; `{field} = {value!r}: ` stands before it)
@@ -16,7 +16,12 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("workdir", "", "must name a folder"),
     ("seed", -1, "must be in [0, 2**31)"),
     ("seed", 2**31, "must be in [0, 2**31)"),
-    ("model.family", "lstm", "must be one of armt"),
+    ("model.family", "lstm", f"must be one of {', '.join(FAMILIES)}"),
+    ("model.memory_passing", "up", "must be one of released, layerwise"),
+    ("model.retrieval", "top2", "must be one of exact, top1"),
+    ("model.retrieval_states", 0, "must be at least 1"),
+    ("model.attention_window", -1, "must be 0 (full) or more"),
+    ("model.context_tokens", 0, "must be at least 1"),
     ("model.backbone", "bert", "must be one of gpt2, gpt_neox, llama"),
     (
         "model.rule",
@@ -99,7 +104,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
         )
     ),
     ("train.grad_accum", 3, "must divide train.batch_size = 8"),
-    ("train.schedule", "pipeline", "must be one of auto, sequential, chunked, diagonal"),
+    ("train.schedule", "pipeline", "must be one of auto, sequential, chunked, diagonal, whole"),
     ("train.remat", "full", "must be one of none, segment, sqrt"),
     ("train.bptt", -1, "must be 0 (the whole context) or more"),
     ("train.data_workers", -1, "must be 0 or more"),

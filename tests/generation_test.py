@@ -37,10 +37,22 @@ def _generator(model: ARMT, **kwargs: Any):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("backbone", ["gpt2", "gpt_neox"])
-def test_greedy_text_equals_reading_the_last_segment_again_for_every_token(backbone: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "backbone"),
+    [
+        ("armt", "gpt2"),
+        ("armt", "gpt_neox"),
+        ("prmt", "gpt_neox"),
+        ("rmt_r", "gpt2"),
+        ("transformer", "gpt2"),
+        pytest.param("rmt", "gpt_neox", marks=pytest.mark.slow),
+    ],
+)
+def test_greedy_text_equals_reading_the_last_segment_again_for_every_token(
+    family: str, backbone: str
+) -> None:
     """No cache here: the growing segment is read from its start, as a query of the memory."""
-    model = small_model(backbone=backbone)
+    model = small_model(family=family, backbone=backbone, n_positions=32)
     params = lively_params(model)
     tokens = random_tokens(model, 2, 2 * SIZE + 3)
     ids, scores = _generator(model)(params, tokens)
@@ -161,11 +173,20 @@ def test_text_ends_at_the_stop_token_and_is_filled_with_it() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("backbone", ["gpt2", "gpt_neox"])
-def test_left_padded_prompts_equal_unpadded_ones(backbone: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "backbone"),
+    [
+        ("armt", "gpt2"),
+        ("armt", "gpt_neox"),
+        ("rmt", "gpt2"),
+        pytest.param("prmt", "gpt_neox", marks=pytest.mark.slow),
+        pytest.param("transformer", "gpt2", marks=pytest.mark.slow),
+    ],
+)
+def test_left_padded_prompts_equal_unpadded_ones(family: str, backbone: str) -> None:
     """In the last segment padding takes no position; a segment of it is not read at all."""
-    model = small_model(n_layer=1, backbone=backbone)
-    params, generate = lively_params(model), _generator(small_model(n_layer=1, backbone=backbone))
+    model = small_model(n_layer=1, family=family, backbone=backbone)
+    params, generate = lively_params(model), _generator(model)
     tokens = random_tokens(model, 2, SIZE)
     mask = jnp.asarray([[False] * 2 + [True] * 2, [True] * SIZE])
     ids, scores = generate(params, tokens, mask)
@@ -235,6 +256,49 @@ def test_impossible_request_is_refused(changes: dict[str, Any], message: str) ->
     }
     with pytest.raises(ConfigError) as error:
         armt_jax.generate(model, lively_params(model), request.pop("tokens"), **request)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        (
+            "rmt",
+            {},
+            "max_new_tokens = 12: must be at most 11, model.n_positions = 16 "
+            "less a last segment of 3 tokens, 2 memory tokens",
+        ),
+        (
+            "rmt_r",
+            {},
+            "max_new_tokens = 10: must be at most 9, model.n_positions = 16 "
+            "less a last segment of 3 tokens, 4 memory tokens",
+        ),
+        (
+            "prmt",
+            {"wrap_pos": True},
+            "max_new_tokens = 14: must be at most 13, model.n_positions = 16 "
+            "less a last segment of 3 tokens",
+        ),
+        (
+            "transformer",
+            {},
+            "text length = 17: must be at most model.n_positions = 16 "
+            "for model.family = 'transformer'",
+        ),
+    ],
+)
+def test_room_to_continue_is_used_up_and_no_more(
+    family: str, changes: dict[str, Any], message: str
+) -> None:
+    model = small_model(n_layer=1, family=family, **changes)
+    params, tokens = lively_params(model), random_tokens(model, 1, SIZE + 3)
+    asked = int(message.split()[3].rstrip(":")) - (7 if family == "transformer" else 0)
+    settings: dict[str, Any] = {"segment_size": SIZE, "max_new_tokens": asked - 1}
+    _, scores = generate_with_scores(model, params, tokens, **settings)
+    assert np.all(np.isfinite(scores))
+    with pytest.raises(ConfigError) as error:
+        armt_jax.generate(model, params, tokens, segment_size=SIZE, max_new_tokens=asked)
     assert str(error.value) == message
 
 

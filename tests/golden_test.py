@@ -20,7 +20,15 @@ from tests.golden_files import Golden, names
 
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
 SINGLE: dict[str, Any] = {"rtol": 0.0, "atol": 2e-4}
-MODELS = names("armt_")
+ARMT = names("armt_")
+OTHERS = names("rmt_", "prmt_")
+
+
+def each_model(*fast: str) -> Any:
+    """Every file; those of other families than ARMT, but for the ``fast``, in the slow tests."""
+    slow = pytest.mark.slow
+    others = [pytest.param(name, marks=() if name in fast else slow) for name in OTHERS]
+    return pytest.mark.parametrize("name", [*ARMT, *others])
 
 
 def _loss(golden: Golden, model, params):
@@ -38,13 +46,20 @@ def _loss(golden: Golden, model, params):
     return armt_jax.next_token_loss(out.logits, jnp.asarray(golden["labels"]), mask), out
 
 
+def _states(golden: Golden, state: Any) -> dict[str, Any]:
+    """The parts of a state by their names in the files."""
+    if golden.meta["kind"] == "armt":
+        return {"state/W_mem": state.A, "state/z": state.z}
+    return {"state/mem": state.memory}
+
+
 def _load(golden: Golden):
     model = armt_jax.create_model(golden.model_config)
     return model, load_official(golden.group("param"), golden.model_config)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", MODELS)
+@each_model("rmt_gpt2", "prmt_gpt2", "prmt_neox")
 def test_float64_values_and_gradients(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)
@@ -52,8 +67,8 @@ def test_float64_values_and_gradients(name: str) -> None:
     (loss, out), grads = jax.jit(grad)(params)
     np.testing.assert_allclose(out.logits, golden["logits"], **EXACT)
     np.testing.assert_allclose(loss, golden["loss"], **EXACT)
-    np.testing.assert_allclose(out.state.A, golden["state/W_mem"][-1], **EXACT)
-    np.testing.assert_allclose(out.state.z, golden["state/z"][-1], **EXACT)
+    for key, found in _states(golden, out.state).items():
+        np.testing.assert_allclose(found, golden[key][-1], **EXACT)
     named = to_official(grads, golden.model_config)
     expected = golden.group("grad")
     without = set(golden.meta["grad_none"])
@@ -63,26 +78,26 @@ def test_float64_values_and_gradients(name: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", MODELS)
+@each_model("rmt_gpt2_wrap_mask", "prmt_gpt2_wrap_mask")
 def test_float64_state_after_every_segment(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)
     tokens, mask = golden["input_ids"], golden["attention_mask"].astype(bool)
     lengths = segment_lengths(tokens.shape[1], golden.segment_size, golden.alignment)
     assert lengths == golden.meta["segment_lengths"]
-    window = max(lengths) if golden.meta.get("sliding_window") else None
-    state = model.init_state(tokens.shape[0], jnp.float64, window)
+    window = [max(lengths)] if golden.meta.get("sliding_window") else []
+    state = model.init_state(tokens.shape[0], jnp.float64, *window)
     step, start = jax.jit(model.step), 0
     for index, length in enumerate(lengths):
         cut = slice(start, start + length)
         segment = Segment(jnp.asarray(tokens[:, cut]), jnp.asarray(mask[:, cut]))
         state, _ = step(params, state, segment)
         start += length
-        np.testing.assert_allclose(state.A, golden["state/W_mem"][index], **EXACT)
-        np.testing.assert_allclose(state.z, golden["state/z"][index], **EXACT)
+        for key, found in _states(golden, state).items():
+            np.testing.assert_allclose(found, golden[key][index], **EXACT)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@each_model("rmt_neox")
 def test_float32(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)
@@ -91,14 +106,14 @@ def test_float32(name: str) -> None:
     np.testing.assert_allclose(out.logits, golden["f32/logits"], **SINGLE)
     np.testing.assert_allclose(out.logits, golden["logits"], **SINGLE)
     np.testing.assert_allclose(loss, golden["f32/loss"], **SINGLE)
-    # States of these random parameters reach 1e13: 2e-4 of the largest entry. (The authors' float32
-    # is 4e-6 of it away from their own float64, and so is this.)
-    for found, key in ((out.state.A, "state/W_mem"), (out.state.z, "state/z")):
+    # ARMT's states of these random parameters reach 1e13: 2e-4 of the largest entry. (The authors'
+    # float32 is 4e-6 of it away from their own float64, and so is this.)
+    for key, found in _states(golden, out.state).items():
         scale = max(1.0, float(np.abs(golden[key][-1]).max()))
         np.testing.assert_allclose(found / scale, golden[key][-1] / scale, **SINGLE)
 
 
-@pytest.mark.parametrize("name", names("gen_armt_"))
+@pytest.mark.parametrize("name", names("gen_"))
 def test_greedy_generation(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)
@@ -116,7 +131,7 @@ def test_greedy_generation(name: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", names("gen_armt_"))
+@pytest.mark.parametrize("name", names("gen_"))
 def test_float64_generation_scores(name: str) -> None:
     golden = Golden(name)
     model, params = _load(golden)

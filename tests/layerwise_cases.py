@@ -117,6 +117,9 @@ class Fragile:
             "layers": {"floor": 2 * layers, "step": 2 + layers / 7},
         }
 
+    def compute_dtype(self, params: Params) -> Any:
+        return params["embed"]["table"].dtype
+
     def init_state(self, batch_size: int, dtype: Any = None) -> Any:
         return {"sum": jnp.zeros((self.config.n_layer, batch_size), dtype or float)}
 

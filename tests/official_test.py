@@ -64,6 +64,29 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 }
 
 
+FAMILY_SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
+    ("rmt", "gpt2"): {
+        "memory_cell.memory": (2, 16),
+        "memory_cell.model.transformer.wpe.weight": (16, 16),
+        "memory_cell.model.transformer.h.1.mlp.c_proj.weight": (24, 16),
+        "memory_cell.model.transformer.h.0.ln_1.bias": (16,),
+    },
+    ("rmt", "gpt_neox"): {
+        "memory_cell.model.gpt_neox.layers.1.attention.query_key_value.weight": (48, 16),
+        "memory_cell.model.embed_out.weight": (23, 16),
+    },
+    ("prmt", "gpt2"): {
+        "memory_cell.memory": (2, 16),
+        "memory_cell.model.transformer.h.1.memory": (1, 2, 16),
+        "memory_cell.model.transformer.h.1.layer.mlp.c_proj.weight": (24, 16),
+    },
+    ("prmt", "gpt_neox"): {
+        "memory_cell.model.gpt_neox.layers.0.memory": (1, 2, 16),
+        "memory_cell.model.gpt_neox.layers.1.layer.mlp.dense_4h_to_h.weight": (16, 24),
+    },
+}
+
+
 def _config(backbone: str, **changes: Any) -> ModelConfig:
     shared = {"n_kv_head": 1} if backbone == "llama" else {}
     return ModelConfig(**{**SIZES, "backbone": backbone, "d_ff": 24, **shared, **changes})
@@ -83,6 +106,25 @@ def _state_dict(config: ModelConfig, dtype: Any = np.float32) -> dict[str, np.nd
 def test_names_and_layouts_are_torchs(backbone: str) -> None:
     named = _state_dict(_config(backbone))
     assert {name: named[name].shape for name in SHAPES[backbone]} == SHAPES[backbone]
+
+
+@pytest.mark.parametrize(("family", "backbone"), FAMILY_SHAPES)
+def test_names_layouts_and_round_trip_of_other_families(family: str, backbone: str) -> None:
+    config = _config(backbone, family=family, wrap_pos=False)
+    named = _state_dict(config)
+    expected = FAMILY_SHAPES[family, backbone]
+    assert {name: named[name].shape for name in expected} == expected
+    params = load_official(named, config)
+    back = to_official(params, config)
+    assert back.keys() == named.keys()
+    for name, array in named.items():
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
+    if family == "prmt":
+        wrong = {name: x[0] if name.endswith("1.memory") else x for name, x in named.items()}
+        with pytest.raises(
+            ConfigError, match=r"1\.memory has shape \(2, 16\), must be \(1, 2, 16\)"
+        ):
+            load_official(wrong, config)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

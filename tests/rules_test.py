@@ -27,7 +27,10 @@ MODELS = [
     model_of("gpt2", wrap_pos=True, rule="delta"),
     model_of("gpt_neox"),
     model_of("llama"),
+    model_of("gpt2", family="rmt_r", wrap_pos=True),
+    model_of("gpt_neox", family="prmt"),
 ]
+MODEL_NAMES = ["gpt2", "gpt2-wrap-delta", "gpt_neox", "llama", "rmt_r-gpt2-wrap", "prmt-gpt_neox"]
 MATRICES = (
     *("c_attn", "c_fc", "c_proj", "query_key_value", "dense", "dense_h_to_4h", "W_mv"),
     *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -47,6 +50,8 @@ SPLIT_BY = {
     },
     "head.embed_out": {"fsdp", "tensor"},
     "head.lm_head": {"fsdp", "tensor"},
+    "layers.memory": {"stage", "fsdp"},
+    **{f"retrieval.{name}.kernel": {"fsdp", "tensor"} for name in ("query", "key", "value")},
 }
 VECTORS = {"stage", "fsdp"}
 
@@ -62,7 +67,7 @@ def _expected(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("model", MODELS, ids=["gpt2", "gpt2-wrap-delta", "gpt_neox", "llama"])
+@pytest.mark.parametrize("model", MODELS, ids=MODEL_NAMES)
 def test_every_leaf_is_really_split_by_its_axes(model: ARMT, optimizer: str) -> None:
     """The moments too: a share of the shapes says by how much, an axis at a time by which."""
     for axis in ("data", "fsdp", "tensor", "stage"):
@@ -191,7 +196,7 @@ class _Whole:
     def __init__(self, model: ARMT) -> None:
         self.config, self.init, self.init_state = model.config, model.init, model.init_state
         self.step, self.write, self.ask = model.step, model.write, model.ask
-        self.readout = model.readout
+        self.readout, self.compute_dtype = model.readout, model.compute_dtype
 
 
 def test_a_model_that_cannot_be_split() -> None:

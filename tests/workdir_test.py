@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -51,6 +52,20 @@ def test_another_experiment_is_refused_and_nothing_is_overwritten(tmp_path: Path
         f"workdir = {str(tmp_path)!r}: holds another experiment: model.d_ff = 64 there, 128 here; "
         "seed = 0 there, 1 here; must be the same, or choose another --workdir"
     )
+
+
+def test_a_run_of_a_version_with_fewer_settings_of_models_goes_on(tmp_path: Path) -> None:
+    """What its ``config.json`` does not know has the default, and nothing but that."""
+    config = make_config(tmp_path)
+    enter(config)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["model"]["attention_window"]
+    path.write_text(json.dumps(values))
+    enter(config)
+    other = dataclasses.replace(config.model, attention_window=8)
+    with pytest.raises(ConfigError, match=r"model\.attention_window = 0 there, 8 here"):
+        enter(dataclasses.replace(config, model=other))
 
 
 def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:

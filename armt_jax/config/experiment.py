@@ -52,7 +52,11 @@ class ExperimentConfig(Experiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         longest_key = max((self.task.key_size, *self.curriculum.key_size))
-        self.model.check_segment(longest_key + self.task.value_size + 2)
+        longest_pair = longest_key + self.task.value_size + 2
+        self.model.check_segment(longest_pair)
+        most_pairs = max((*self.curriculum.num_pairs, *self.evaluation.num_pairs))
+        # The pairs, and a query as long as one of them.
+        self.model.check_text((most_pairs + 1) * longest_pair)
         require(
             self.model.vocab_size > 102,
             "model.vocab_size",

@@ -6,7 +6,25 @@ import dataclasses
 
 from armt_jax.config.checks import one_of, positive, require
 
-FAMILIES = ("armt",)
+FAMILIES = (
+    "armt",
+    "rmt",
+    "prmt",
+    "rmt_r",
+    "transformer",
+)
+# How many times the memory tokens stand in a segment, where a family has any: ARMT's at the end;
+# RMT's and PRMT's at both ends; RMT-R's also as what it retrieved.
+MEMORY_COPIES = {
+    "armt": 1,
+    "rmt": 2,
+    "prmt": 2,
+    "rmt_r": 3,
+}
+# Families whose layers are blocks of a backbone, and which have its positions.
+ON_BACKBONES = (*MEMORY_COPIES, "transformer")
+MEMORY_PASSINGS = ("released", "layerwise")
+RETRIEVALS = ("exact", "top1")
 BACKBONES = ("gpt2", "gpt_neox", "llama")
 DTYPES = ("float32", "bfloat16", "float64")
 MATMUL_PRECISIONS = ("default", "high", "highest")
@@ -20,7 +38,7 @@ class ModelConfig:
     of one layer has ``2 * nu * d_mem`` rows (DPFP) and ``d_model`` columns. ``n_positions`` is
     the number of learned positions of a GPT-2 before any wrapping: without ``wrap_pos`` the
     tokens and the memory tokens of one segment share them, with it memory tokens get
-    ``num_mem_tokens`` rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head;
+    rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head;
     Llama turns all of it. ``rotary_base`` is the base of the rotary frequencies of both, and
     ``n_kv_head`` (Llama) the number of key and value heads, each shared by ``n_head / n_kv_head``
     heads' queries (None: one each). ``d_ff`` None is 4 times ``d_model`` in every backbone.
@@ -39,6 +57,18 @@ class ModelConfig:
     the memory state, what is projected for it, softmax, layer norm's statistics and logits are
     never narrower than float32. ``matmul_precision`` is that of all matrix products, as JAX names
     it: on accelerators ``default`` computes float32 with fewer digits (``models/precision.py``).
+
+    ``d_mem``, ``nu`` and ``rule`` are ARMT's alone.
+
+    PRMT: ``memory_passing`` is ``released``, what the authors' code computes, or ``layerwise``,
+    what the paper describes (``models/prmt.py``).
+
+    RMT-R: ``retrieval`` is ``exact``, attention to all kept memory states, or ``top1``, to the one
+    state that attention weighs most. ``retrieval_states`` is how many states are kept, newest last;
+    from as many segments on, the oldest makes room.
+
+    Transformer: ``attention_window`` is how many tokens a token sees, itself included, whatever
+    segment they are in; 0 is full attention, which sees all of at most ``context_tokens``.
     """
 
     family: str = "armt"
@@ -65,26 +95,24 @@ class ModelConfig:
     memory_token_init_scale: float = 1.0
     dtype: str | None = None
     matmul_precision: str = "default"
+    # PRMT
+    memory_passing: str = "released"
+    # RMT-R
+    retrieval: str = "exact"
+    retrieval_states: int = 256
+    # Transformer
+    attention_window: int = 0
+    context_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        from armt_jax.memory.rules import PRESETS
-
         one_of("model.family", self.family, FAMILIES)
         one_of("model.backbone", self.backbone, BACKBONES)
-        one_of("model.rule", self.rule, tuple(PRESETS))
-        sizes = ("n_layer", "n_head", "d_model", "vocab_size", "n_positions", "num_mem_tokens")
-        positive(self, "model", *sizes, "d_mem", "nu")
+        positive(self, "model", "n_layer", "n_head", "d_model", "vocab_size", "n_positions")
         require(
             self.d_model % self.n_head == 0,
             "model.n_head",
             self.n_head,
             f"must divide model.d_model = {self.d_model}",
-        )
-        require(
-            self.nu < 2 * self.d_mem,
-            "model.nu",
-            self.nu,
-            f"must be less than 2 * model.d_mem = {2 * self.d_mem}",
         )
         require(
             0.0 < self.rotary_pct <= 1.0, "model.rotary_pct", self.rotary_pct, "must be in (0, 1]"
@@ -109,6 +137,38 @@ class ModelConfig:
         if self.dtype is not None:
             one_of("model.dtype", self.dtype, DTYPES)
         one_of("model.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        if self.family in MEMORY_COPIES:
+            positive(self, "model", "num_mem_tokens")
+        if self.family == "armt":
+            self._check_armt()
+        self._check_other_families()
+
+    def _check_other_families(self) -> None:
+        """Settings whose defaults suit every family; a wrong one is refused whoever reads it."""
+        one_of("model.memory_passing", self.memory_passing, MEMORY_PASSINGS)
+        one_of("model.retrieval", self.retrieval, RETRIEVALS)
+        positive(self, "model", "retrieval_states", "context_tokens")
+        window = self.attention_window
+        require(window >= 0, "model.attention_window", window, "must be 0 (full) or more")
+
+    def _check_armt(self) -> None:
+        from armt_jax.memory.rules import PRESETS
+
+        one_of("model.rule", self.rule, tuple(PRESETS))
+        positive(self, "model", "d_mem", "nu")
+        require(
+            self.nu < 2 * self.d_mem,
+            "model.nu",
+            self.nu,
+            f"must be less than 2 * model.d_mem = {2 * self.d_mem}",
+        )
+
+    @property
+    def memory_rule(self) -> str:
+        """What tells models of one shape apart in a table: ARMT's rule, or the family."""
+        if self.family == "prmt" and self.memory_passing != "released":
+            return f"prmt_{self.memory_passing}"
+        return self.rule if self.family == "armt" else self.family
 
     def _check_backbone(self) -> None:
         """Settings that only some backbones have."""
@@ -171,16 +231,72 @@ class ModelConfig:
         """Width of the hidden layer of the MLP: ``d_ff``, or 4 times the model's width."""
         return self.d_ff if self.d_ff is not None else 4 * self.d_model
 
+    @property
+    def memory_positions(self) -> int:
+        """Positions that a segment's memory tokens take, all copies of them."""
+        return MEMORY_COPIES.get(self.family, 0) * self.num_mem_tokens
+
+    @property
+    def prefix_positions(self) -> int:
+        """Of these, those in front of the segment's tokens."""
+        return max(0, MEMORY_COPIES.get(self.family, 0) - 1) * self.num_mem_tokens
+
+    @property
+    def has_learned_positions(self) -> bool:
+        """Whether positions are rows of a table and can run out."""
+        return self.family in ON_BACKBONES and self.backbone == "gpt2"
+
+    @property
+    def _shared_positions(self) -> tuple[int, str]:
+        """Learned positions that memory tokens take from the tokens, and how errors say that."""
+        taken = 0 if self.wrap_pos else self.memory_positions
+        if not taken:
+            return 0, ""
+        copies = taken // self.num_mem_tokens
+        times = "" if copies == 1 else f"{copies} * "
+        return taken, f" less {times}model.num_mem_tokens = {taken}"
+
     def check_segment(self, length: int) -> None:
         """Raise ``ConfigError`` where a segment of ``length`` tokens has no room in positions."""
-        if self.backbone != "gpt2":
+        self.check_text(length)
+        if not self.has_learned_positions:
             return
-        room = self.n_positions - (0 if self.wrap_pos else self.num_mem_tokens)
-        require(
-            length <= room,
-            "segment length",
-            length,
-            f"must be at most {room} (model.n_positions = {self.n_positions}"
-            + ("" if self.wrap_pos else f" less model.num_mem_tokens = {self.num_mem_tokens}")
-            + ")",
+        taken, why = self._shared_positions
+        room = self.n_positions - taken
+        accepted = f"must be at most {room} (model.n_positions = {self.n_positions}{why})"
+        require(length <= room, "segment length", length, accepted)
+
+    def check_text(self, length: int) -> None:
+        """Raise ``ConfigError`` where a text of ``length`` tokens is longer than the model reads.
+
+        Only the transformer has a limit: what its cache keeps, and its learned positions, which go
+        on from segment to segment.
+        """
+        if self.family != "transformer":
+            return
+        limits = {} if self.attention_window else {"context_tokens": self.context_tokens}
+        if self.has_learned_positions:
+            limits["n_positions"] = self.n_positions
+        for name, most in limits.items():
+            accepted = f"must be at most model.{name} = {most} for model.family = 'transformer'"
+            require(length <= most, "text length", length, accepted)
+
+    def check_new_tokens(self, text: int, last: int, new: int) -> None:
+        """Raise ``ConfigError`` where there is no room to continue a text.
+
+        Args:
+          text: tokens of the whole text.
+          last: of them, those of the last segment, which is continued without memory tokens behind.
+          new: tokens to generate.
+        """
+        self.check_text(text + new)
+        if self.family == "transformer" or not self.has_learned_positions:
+            return
+        prefix = 0 if self.wrap_pos else self.prefix_positions
+        room = self.n_positions - prefix - last
+        front = f", {prefix} memory tokens" if prefix else ""
+        accepted = (
+            f"must be at most {room}, model.n_positions = {self.n_positions} "
+            f"less a last segment of {last} tokens{front}"
         )
+        require(new <= room, "max_new_tokens", new, accepted)

@@ -8,7 +8,7 @@ from armt_jax.config.checks import one_of, positive, require
 
 REMATS = ("none", "segment", "sqrt")
 # Of `run_segments`; training is a pipeline where `mesh.stage` says so.
-TRAIN_SCHEDULES = ("auto", "sequential", "chunked", "diagonal")
+TRAIN_SCHEDULES = ("auto", "sequential", "chunked", "diagonal", "whole")
 
 
 @dataclasses.dataclass(frozen=True)

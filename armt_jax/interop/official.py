@@ -2,24 +2,26 @@
 
 Their names are Hugging Face's under a wrapper: ``memory_cell.memory`` and
 ``memory_cell.model.<name>``, a block being ``...h.I.layer.<name>`` (GPT-2) or
-``...layers.I.layer.<name>`` (GPT-NeoX, Llama) with its memory weights beside it. GPT-2's ``Conv1D``
+``...layers.I.layer.<name>`` (GPT-NeoX, Llama) with its memory beside it: ARMT's weights, PRMT's
+``memory (1, m, d)``. RMT's blocks are not wrapped and have no ``layer.``. GPT-2's ``Conv1D``
 weights are (in, out), ``torch.nn.Linear``'s (out, in).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from armt_jax.config import ConfigError, ModelConfig
-from armt_jax.models.armt import ARMT
+from armt_jax.models import create_model
 from armt_jax.models.backbones import BACKBONES
 from armt_jax.models.protocol import Params
 
+FAMILIES = ("armt", "rmt", "prmt")
 _MODEL = "memory_cell.model."
 _ROOT = {"gpt2": "transformer.", "gpt_neox": "gpt_neox.", "llama": "model."}
 _LAYERS = {"gpt2": "h", "gpt_neox": "layers", "llama": "layers"}
@@ -28,31 +30,41 @@ _BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.ma
 _BUFFER_ENDS = (*_BUFFERS, ".rotary_emb.inv_freq", ".W_mem", ".z")
 
 
-def _official_name(
-    config: ModelConfig, path: tuple[str, ...], layer: int | None
-) -> tuple[str, bool]:
-    """The reference name of a parameter path, and whether its matrix is stored transposed."""
+class _Place(NamedTuple):
+    """Where a parameter is in a state dict: its name, and what is done to read and write it."""
+
+    name: str
+    read: Callable[[np.ndarray], np.ndarray] = np.asarray
+    write: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+def _official_place(config: ModelConfig, path: tuple[str, ...], layer: int | None) -> _Place:
+    """The reference's place for a parameter path."""
     root = _MODEL + _ROOT[config.backbone]
     backbone = BACKBONES[config.backbone]
     group, *rest = path
     if group == "embed":
-        return ("memory_cell.memory" if rest == ["memory"] else f"{root}{rest[0]}.weight"), False
+        return _Place("memory_cell.memory" if rest == ["memory"] else f"{root}{rest[0]}.weight")
     if group == "head":
         if rest[0] == backbone.head:
-            return f"{_MODEL}{rest[0]}.weight", True
-        return f"{root}{rest[0]}.{_LEAF[rest[1]]}", False
+            return _Place(f"{_MODEL}{rest[0]}.weight", np.transpose, np.transpose)
+        return _Place(f"{root}{rest[0]}.{_LEAF[rest[1]]}")
     where = f"{root}{_LAYERS[config.backbone]}.{layer}."
+    if rest == ["memory"]:
+        return _Place(f"{where}memory", lambda x: x[0], lambda x: x[None])
     *modules, leaf = rest[1:]
-    inside = "layer." if rest[0] == "block" else ""
-    is_linear = leaf == "kernel" and (rest[0] == "memory" or config.backbone != "gpt2")
-    return f"{where}{inside}{'.'.join(modules)}.{_LEAF[leaf]}", is_linear
+    inside = "layer." if rest[0] == "block" and config.family != "rmt" else ""
+    name = f"{where}{inside}{'.'.join(modules)}.{_LEAF[leaf]}"
+    if leaf == "kernel" and (rest[0] == "memory" or config.backbone != "gpt2"):
+        return _Place(name, np.transpose, np.transpose)
+    return _Place(name)
 
 
 _LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
 def _template(config: ModelConfig) -> Params:
-    return jax.eval_shape(lambda: ARMT(config).init(jax.random.key(0)))
+    return jax.eval_shape(lambda: create_model(config).init(jax.random.key(0)))
 
 
 def _paths(tree: Params) -> list[tuple[tuple[str, ...], Any]]:
@@ -86,26 +98,27 @@ def load_official(
       dtype: of the result; by default JAX's float (float32 unless x64 is enabled).
 
     Raises:
-      ConfigError: names missing or left over, or arrays of another shape, all listed at once.
+      ConfigError: a family that the authors have no names for; names missing or left over, or
+        arrays of another shape, all listed at once.
     """
-    if config.family != "armt":
-        raise ConfigError(f"model.family = {config.family!r}: load_official reads armt")
+    _check_family(config)
     dtype = jnp.result_type(float) if dtype is None else dtype
     problems: list[str] = []
     used: set[str] = set()
 
     def fetch(path: tuple[str, ...], layer: int | None, shape: tuple[int, ...]) -> np.ndarray:
-        name, transposed = _official_name(config, path, layer)
+        name, read, write = _official_place(config, path, layer)
+        blank = np.zeros(shape)
         if name not in state_dict:
             problems.append(f"{name} is missing")
-            return np.zeros(shape)
+            return blank
         used.add(name)
         array = np.asarray(state_dict[name])
-        wanted = shape[::-1] if transposed else shape
+        wanted = write(blank).shape
         if array.shape != wanted:
             problems.append(f"{name} has shape {array.shape}, must be {wanted}")
-            return np.zeros(shape)
-        return array.T if transposed else array
+            return blank
+        return read(array)
 
     def build(path: tuple[str, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if path[0] != "layers":
@@ -126,12 +139,24 @@ def load_official(
 
 
 def to_official(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
-    """Parameters under the authors' names and layouts (tied weights once), dtypes kept."""
+    """Parameters under the authors' names and layouts (tied weights once), dtypes kept.
+
+    Raises:
+      ConfigError: a family that the authors have no names for.
+    """
+    _check_family(config)
     state_dict: dict[str, np.ndarray] = {}
     for path, leaf in _paths(params):
         stacked = path[0] == "layers"
         for layer in range(config.n_layer) if stacked else [None]:
-            name, transposed = _official_name(config, path, layer)
-            array = np.asarray(leaf if layer is None else leaf[layer])
-            state_dict[name] = array.T if transposed else array
+            place = _official_place(config, path, layer)
+            state_dict[place.name] = place.write(np.asarray(leaf if layer is None else leaf[layer]))
     return state_dict
+
+
+def _check_family(config: ModelConfig) -> None:
+    if config.family not in FAMILIES:
+        raise ConfigError(
+            f"model.family = {config.family!r}: must be one of {', '.join(FAMILIES)}, which the "
+            "authors' code has names for"
+        )

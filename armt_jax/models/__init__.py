@@ -1,12 +1,41 @@
 """Models: the protocol, the backbones' blocks, and the segment-recurrent models over them."""
 
+from collections.abc import Callable
+from typing import Any
+
 from armt_jax.config import ModelConfig
 from armt_jax.models.armt import ARMT, ArmtState
+from armt_jax.models.prmt import PRMT, LayerwisePRMT, create_prmt
 from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.models.rmt import RMT
+from armt_jax.models.rmt_r import RMTRetrieval
+from armt_jax.models.state_size import state_size
+from armt_jax.models.transformer import Transformer
 
-__all__ = ["ARMT", "ArmtState", "Params", "Segment", "SegmentModel", "create_model"]
+__all__ = [
+    "ARMT",
+    "PRMT",
+    "RMT",
+    "ArmtState",
+    "LayerwisePRMT",
+    "Params",
+    "RMTRetrieval",
+    "Segment",
+    "SegmentModel",
+    "Transformer",
+    "create_model",
+    "state_size",
+]
+
+_FAMILIES: dict[str, Callable[[ModelConfig], Any]] = {
+    "armt": ARMT,
+    "rmt": RMT,
+    "prmt": create_prmt,
+    "rmt_r": RMTRetrieval,
+    "transformer": Transformer,
+}
 
 
-def create_model(config: ModelConfig) -> ARMT:
-    """The model that ``config`` describes (``ModelConfig`` has already checked the names)."""
-    return {"armt": ARMT}[config.family](config)
+def create_model(config: ModelConfig) -> Any:
+    """The ``SegmentModel`` that ``config`` describes (``ModelConfig`` has checked the names)."""
+    return _FAMILIES[config.family](config)

@@ -9,26 +9,20 @@ and no token sees them. Only the associative memories travel to the next segment
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from armt_jax.memory import associative
 from armt_jax.models import backbones
 from armt_jax.models.armt_layer import ArmtLayer
 from armt_jax.models.attention import KeyValues, SegmentContext
-from armt_jax.models.gpt2 import columns_by_head
-from armt_jax.models.layers import layer_params
-from armt_jax.models.precision import at_model_precision
+from armt_jax.models.cache import Cache, filled, prompt_positions
+from armt_jax.models.layers import run_layers
 from armt_jax.models.projections import MemoryProjections
 from armt_jax.models.protocol import Params, Segment
 from armt_jax.models.window import Window, next_window
-
-# Layers are unrolled up to this depth: a scan over layers copies their parameters in every segment.
-UNROLLED_LAYERS = 6
 
 
 class ArmtState(NamedTuple):
@@ -51,50 +45,12 @@ class ArmtState(NamedTuple):
 class ARMT(ArmtLayer):
     """ARMT as a ``SegmentModel``: pure functions of parameters, state and segment."""
 
-    def by_head(self) -> ARMT:
-        """The same model for parameters of ``columns_by_head``."""
-        gpt2 = self.config.backbone == "gpt2"
-        return dataclasses.replace(self, heads_apart=gpt2)
-
-    def columns_by_head(self, params: Params) -> Params:
-        """``params`` with ``[q | k | v]`` of every head side by side, as GPT-NeoX has them.
-
-        GPT-2's ``c_attn`` has all heads' queries first: a share of its columns would hold no whole
-        head. For one computation only; what is kept and saved has the reference's order.
-        """
-        if self.config.backbone != "gpt2":
-            return params
-        block = params["layers"]["block"]
-        c_attn = jax.tree.map(
-            functools.partial(columns_by_head, heads=self.config.n_head), block["attn"]["c_attn"]
-        )
-        block = {**block, "attn": {**block["attn"], "c_attn": c_attn}}
-        return {**params, "layers": {**params["layers"], "block": block}}
-
-    def init(self, rng: jax.Array, dtype: jax.typing.DTypeLike | None = None) -> Params:
-        """Parameters as the authors initialise them; layers are stacked along axis 0.
-
-        Args:
-          rng: a key.
-          dtype: of the parameters; by default JAX's float (float32 unless x64 is enabled).
-        """
-        cfg = self.config
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        embed_rng, head_rng, layers_rng = jax.random.split(rng, 3)
-        x = jnp.zeros((1, 1, cfg.d_model), dtype)
-        context = SegmentContext(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool))
-
-        def init_layer(rng: jax.Array) -> Params:
-            block_rng, memory_rng = jax.random.split(rng)
-            block = self.block(dtype).init(block_rng, x, context)["params"]
-            memory = MemoryProjections(cfg, dtype).init(memory_rng, x)["params"]
-            return {"block": block, "memory": memory}
-
-        return {
-            "embed": backbones.init_embeddings(cfg, embed_rng, dtype),
-            "layers": jax.vmap(init_layer)(jax.random.split(layers_rng, cfg.n_layer)),
-            "head": backbones.init_head(cfg, head_rng, dtype),
-        }
+    def init_layer(self, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
+        """Parameters of one layer: ``block`` and ``memory``."""
+        block_rng, memory_rng = jax.random.split(rng)
+        x = jnp.zeros((1, 1, self.config.d_model), dtype)
+        memory = MemoryProjections(self.config, dtype).init(memory_rng, x)["params"]
+        return {**super().init_layer(block_rng, dtype), "memory": memory}
 
     def init_state(
         self,
@@ -121,11 +77,6 @@ class ARMT(ArmtLayer):
         mask = jnp.zeros((batch_size, window), bool)
         window_state = Window(empty, empty, mask, jnp.zeros((), jnp.int32))
         return ArmtState(*stacked, window=window_state)
-
-    def compute_dtype(self, params: Params) -> jnp.dtype:
-        """Dtype of activations: ``config.dtype``, or the parameters'."""
-        name = backbones.BACKBONES[self.config.backbone].embedding
-        return jnp.dtype(self.config.dtype or params["embed"][name].dtype)
 
     def embed(
         self, params: Params, segment: Segment, offset: jax.Array | int = 0
@@ -173,30 +124,12 @@ class ARMT(ArmtLayer):
         memories = associative.MemoryState(*state[:3])
         keep = window is not None
 
-        def layer(x: jax.Array, scanned: Any, last: int | None = None) -> tuple[jax.Array, Any]:
-            params_l, memory, past_l = scanned
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, Any]:
+            params_l, (memory, past_l) = scanned
             memory, x, own = self.layer(params_l, memory, x, context, past_l, last)
             return x, (memory, own if keep else None)
 
-        layers = params["layers"]
-        stacked = (layers, memories, past)
-        if isinstance(layers, tuple) or self.config.n_layer <= UNROLLED_LAYERS:
-            outputs = []
-            for index in range(self.config.n_layer):
-                is_last = index == self.config.n_layer - 1
-                states = jax.tree.map(lambda leaf, i=index: leaf[i], (memories, past))
-                scanned = (layer_params(layers, index), *states)
-                x, out = layer(x, scanned, last if is_last else None)
-                outputs.append(out)
-            memories, own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
-        elif last is None:
-            x, (memories, own) = lax.scan(layer, x, stacked)
-        else:
-            x, (most, own_most) = lax.scan(layer, x, jax.tree.map(lambda leaf: leaf[:-1], stacked))
-            x, out = layer(x, jax.tree.map(lambda leaf: leaf[-1], stacked), last)
-            memories, own = jax.tree.map(
-                lambda a, b: jnp.concatenate([a, b[None]]), (most, own_most), out
-            )
+        x, (memories, own) = run_layers(layer, x, params["layers"], (memories, past), last)
         window = None if window is None else next_window(window, own, segment)
         return ArmtState(*memories, window=window), x
 
@@ -228,21 +161,47 @@ class ARMT(ArmtLayer):
         """``x [b, q, t, d]`` after stacked ``layers`` that read their memories ``state``."""
         batch, count, length = x.shape[:3]
 
-        def layer(x: jax.Array, scanned: Any) -> tuple[jax.Array, None]:
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, None]:
             params_l, memory = scanned
             x = self.recall(params_l, memory, x.reshape(batch, count * length, -1))
-            x, _ = self.apply_block(params_l, x.reshape(batch * count, length, -1), context)
+            x, _ = self.apply_block(
+                params_l, x.reshape(batch * count, length, -1), context, None, last
+            )
             return x, None
 
-        depth = state.written.shape[0]
         memories = associative.MemoryState(*state[:3])
-        unroll = depth if depth <= UNROLLED_LAYERS else 1
-        x, _ = lax.scan(
-            layer, x.reshape(batch * count, length, -1), (layers, memories), unroll=unroll
-        )
+        x, _ = run_layers(layer, x.reshape(batch * count, length, -1), layers, memories)
         return x.reshape(batch, count, length, -1)
 
-    @at_model_precision
-    def readout(self, params: Params, hidden: jax.Array) -> jax.Array:
-        """Logits ``[..., v]`` of hidden states: final layer norm and output matrix."""
-        return backbones.readout(self.config, params, hidden)
+    def reading_layers(
+        self,
+        params: Params,
+        state: ArmtState,
+        x: jax.Array,
+        context: SegmentContext,
+        past: KeyValues | None,
+    ) -> tuple[jax.Array, KeyValues]:
+        """See ``BlockModel``: every layer recalls, and none writes."""
+
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, KeyValues]:
+            params_l, (memory, past_l) = scanned
+            x = self.recall(params_l, memory, x)
+            return self.apply_block(params_l, x, context, past_l, last)
+
+        return run_layers(layer, x, params["layers"], (associative.MemoryState(*state[:3]), past))
+
+    def prefill(
+        self, params: Params, state: ArmtState, prompt: Segment, room: int
+    ) -> tuple[Cache, jax.Array]:
+        """Read a prompt ``[b, t]`` at once, with ``room`` places left for what follows.
+
+        Returns:
+          The cache, and the hidden state ``[b, d]`` of the last token.
+        """
+        length = prompt.tokens.shape[1]
+        positions = prompt_positions(prompt.mask)
+        attend = jnp.tril(jnp.ones((length, length), bool))[None] & prompt.mask[:, None, :]
+        context = SegmentContext(positions, attend)
+        x = self.embed_tokens(params, prompt.tokens, positions)
+        x, own = self.reading_layers(params, state, x, context, None)
+        return filled(own, prompt.mask, positions[:, -1] + 1, room), x[:, -1]

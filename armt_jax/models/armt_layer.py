@@ -7,30 +7,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from armt_jax.config import ConfigError, ModelConfig
+from armt_jax.config import ConfigError
 from armt_jax.memory import associative
 from armt_jax.memory.feature_maps import feature_dim
 from armt_jax.memory.rules import PRESETS, MemoryRule
-from armt_jax.models import backbones
 from armt_jax.models.attention import KeyValues, SegmentContext
+from armt_jax.models.block_model import BlockModel
 from armt_jax.models.precision import at_model_precision
 from armt_jax.models.projections import MemoryProjections
 from armt_jax.models.protocol import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class ArmtLayer:
-    """What a layer computes; all layers are alike, and ``ARMT`` stacks them.
-
-    Attributes:
-      config: the model's shape.
-      heads_apart: the parameters are those of ``ARMT.columns_by_head``.
-    """
-
-    config: ModelConfig
-    heads_apart: bool = False
+class ArmtLayer(BlockModel):
+    """What a layer computes; all layers are alike, and ``ARMT`` stacks them."""
 
     def __post_init__(self) -> None:
         if self.config.num_mem_tokens < 1:
@@ -45,12 +36,6 @@ class ArmtLayer:
     def features(self) -> int:
         """Number of features ``k``: rows of ``A``."""
         return feature_dim(self.rule.feature_map, self.config.d_mem, self.config.nu)
-
-    def block(self, param_dtype: jax.typing.DTypeLike = jnp.float32) -> nn.Module:
-        """The Linen module of one transformer block."""
-        block = backbones.BACKBONES[self.config.backbone].block
-        options = {"heads_apart": True} if self.heads_apart else {}
-        return block(self.config, param_dtype, **options)
 
     @at_model_precision
     def query(self, params_l: Params, x: jax.Array) -> jax.Array:
@@ -73,19 +58,6 @@ class ArmtLayer:
         """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
         phi_q = associative.features(self.rule, self.query(params_l, x), self.config.nu)
         return x + associative.recall(self.rule, memory, phi_q).astype(x.dtype)
-
-    @at_model_precision
-    def apply_block(
-        self,
-        params_l: Params,
-        x: jax.Array,
-        context: SegmentContext,
-        past: KeyValues | None = None,
-        last: int | None = None,
-    ) -> tuple[jax.Array, KeyValues]:
-        """The transformer block alone; see ``GPT2Block``."""
-        out: Any = self.block().apply({"params": params_l["block"]}, x, context, past, last)
-        return out
 
     @at_model_precision
     def layer(

@@ -52,7 +52,7 @@ def head_name(config: ModelConfig) -> str | None:
 
 
 def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DTypeLike) -> Params:
-    """Token embedding, positions where learned, and the memory tokens ``[m, d]``.
+    """Token embedding, positions where learned, and the memory tokens ``[m, d]`` if there are any.
 
     Tokens and positions are normal with ``config.initializer_range``. Memory tokens are drawn with
     the token embedding's standard deviation, and the rows that ``wrap_pos`` adds to the positions
@@ -69,10 +69,11 @@ def init_embeddings(config: ModelConfig, rng: jax.Array, dtype: jax.typing.DType
         scale = config.initializer_range * config.position_init_scale
         positions = scale * jax.random.normal(positions_rng, shape, dtype)
         if config.wrap_pos:
-            extra = jax.random.normal(extra_rng, (config.num_mem_tokens, config.d_model), dtype)
+            extra = jax.random.normal(extra_rng, (config.memory_positions, config.d_model), dtype)
             positions = jnp.concatenate([positions, extra])
         params["wpe"] = positions
-    params["memory"] = init_memory_tokens(config, memory_rng, tokens)
+    if config.memory_positions:
+        params["memory"] = init_memory_tokens(config, memory_rng, tokens)
     return params
 
 
@@ -100,11 +101,17 @@ def embed_tokens(
     config: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array
 ) -> jax.Array:
     """Embeddings of ``tokens [b, t]`` at ``positions [b or 1, t]``: ``[b, t, d]``."""
-    backbone = BACKBONES[config.backbone]
-    embedded = jnp.take(params[backbone.embedding], tokens, axis=0)
-    if backbone.learned_positions:
-        embedded = embedded + jnp.take(params["wpe"], positions, axis=0)
-    return embedded
+    embedded = jnp.take(params[BACKBONES[config.backbone].embedding], tokens, axis=0)
+    return add_positions(config, params, embedded, positions)
+
+
+def add_positions(
+    config: ModelConfig, params: Params, x: jax.Array, positions: jax.Array
+) -> jax.Array:
+    """``x [b, n, d]`` with the learned positions ``[b or 1, n]`` added, where there are such."""
+    if not BACKBONES[config.backbone].learned_positions:
+        return x
+    return x + jnp.take(params["wpe"], positions, axis=0)
 
 
 def embed_memory(config: ModelConfig, params: Params, positions: jax.Array) -> jax.Array:
@@ -117,13 +124,20 @@ def embed_memory(config: ModelConfig, params: Params, positions: jax.Array) -> j
     return memory + jnp.take(params["wpe"], positions, axis=0)
 
 
+def final_norm(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
+    """What the output matrix is given of the last block's output ``hidden [..., d]``."""
+    backbone = BACKBONES[config.backbone]
+    kind = nn.RMSNorm if backbone.rms else nn.LayerNorm
+    norm = kind(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
+    normed: Any = norm.apply({"params": params["head"][backbone.norm]}, hidden)
+    return normed
+
+
 def readout(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
     """Logits ``[..., v]``, float32 or wider, of the last block's output ``hidden [..., d]``."""
     backbone = BACKBONES[config.backbone]
     head = params["head"]
-    kind = nn.RMSNorm if backbone.rms else nn.LayerNorm
-    norm = kind(epsilon=config.layer_norm_eps, dtype=hidden.dtype, param_dtype=hidden.dtype)
-    normed: Any = norm.apply({"params": head[backbone.norm]}, hidden)
+    normed = final_norm(config, params, hidden)
     name = head_name(config)
     matrix = params["embed"][backbone.embedding].T if name is None else head[name]
     wide = jnp.promote_types(hidden.dtype, jnp.float32)

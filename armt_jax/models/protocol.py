@@ -48,6 +48,10 @@ class SegmentModel(Protocol):
         """The state before anything is read."""
         ...
 
+    def compute_dtype(self, params: Params) -> Any:
+        """Dtype of activations with these parameters."""
+        ...
+
     def step(self, params: Params, state: State, segment: Segment) -> tuple[State, jax.Array]:
         """Read one segment: the new state, and ``hidden [b, t, d]`` of its tokens."""
         ...
@@ -101,6 +105,39 @@ class LayerwiseModel(SegmentModel, Protocol):
 
 
 @runtime_checkable
+class SeamlessModel(SegmentModel, Protocol):
+    """A model to which segments are nothing: two read one by one leave what the two as one do.
+
+    Hidden states included, and whatever is padding. So a text's segments can be read at once.
+    """
+
+    @property
+    def seamless(self) -> bool:
+        """True."""
+        ...
+
+
+@runtime_checkable
+class CachedModel(SegmentModel, Protocol):
+    """A model that continues a segment token by token from a cache, its memory read-only.
+
+    Models without these methods are continued by ``step``, a token at a time.
+    """
+
+    def prefill(
+        self, params: Params, state: State, prompt: Segment, room: int
+    ) -> tuple[Any, jax.Array]:
+        """A cache of a prompt ``[b, t]`` with ``room`` more places; its last hidden ``[b, d]``."""
+        ...
+
+    def decode(
+        self, params: Params, state: State, cache: Any, token: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        """The cache with one more token ``[b]``, and its hidden state ``[b, d]``."""
+        ...
+
+
+@runtime_checkable
 class AskedByLayer(LayerwiseModel, Protocol):
     """A model whose queries go through its layers as segments do: a pipeline can train it."""
 
@@ -133,6 +170,8 @@ def why_not_layerwise(model: SegmentModel, state: State) -> str | None:
     """The reason why ``model`` cannot read layer by layer from ``state``; None if it can."""
     if not isinstance(model, LayerwiseModel):
         name = type(model).__name__
+        if isinstance(model, SeamlessModel):
+            return f"needs layers that know nothing of each other; {name}'s share their positions"
         return f"needs a memory in each layer; {name}'s goes from the top layer to the bottom"
     if getattr(state, "window", None) is not None:
         return "needs a memory in each layer; a sliding window is one segment's, for all layers"

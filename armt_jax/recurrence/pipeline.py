@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from armt_jax.config import ConfigError
-from armt_jax.models.armt import UNROLLED_LAYERS
+from armt_jax.models.layers import UNROLLED_LAYERS
 from armt_jax.models.protocol import LayerwiseModel, Params, Segment, State
 from armt_jax.recurrence.diagonal import guarded_layer, place
 from armt_jax.recurrence.rematerialisation import remat_scan

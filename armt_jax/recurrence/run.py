@@ -19,17 +19,18 @@ from armt_jax.models.protocol import (
     Segment,
     SegmentModel,
     State,
-    why_not_layerwise,
 )
 from armt_jax.recurrence.auto import Shape, fastest_known
 from armt_jax.recurrence.chunked import run_chunked
 from armt_jax.recurrence.diagonal import run_diagonal
 from armt_jax.recurrence.pipeline import run_pipeline
+from armt_jax.recurrence.refusals import why_not
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 from armt_jax.recurrence.sequential import run_sequential
 from armt_jax.recurrence.truncation import last_window
+from armt_jax.recurrence.whole import run_whole
 
-SCHEDULES = ("sequential", "chunked", "diagonal", "pipeline", "auto")
+SCHEDULES = ("sequential", "chunked", "diagonal", "pipeline", "whole", "auto")
 
 
 def run_segments(
@@ -54,8 +55,9 @@ def run_segments(
       segments: stacked along axis 0; a row of a segment without any token leaves its memory alone.
       schedule: ``sequential``, which every model has; ``chunked``: faster to train, for ARMT
         without a sliding window; ``diagonal``: all layers at once on different segments, for models
-        with a memory in each layer; ``pipeline``: the same over the devices of ``mesh``; ``auto``:
-        see ``choose_schedule``.
+        with a memory in each layer; ``pipeline``: the same over the devices of ``mesh``;
+        ``whole``: all segments as one, for models to which segments are nothing; ``auto``: see
+        ``choose_schedule``.
       remat: ``none``; ``segment``: recompute each segment (each step of ``diagonal`` and
         ``pipeline``) in the backward pass, keeping only what goes from one to the next; ``sqrt``:
         keep even that for about every ``sqrt(s)``-th only (``remat_scan``). ``chunked`` recomputes
@@ -78,9 +80,11 @@ def run_segments(
     """
     _check_options(schedule, remat, bptt)
     reset = _checked_reset(reset, segments)
+    # A state that has read something already makes the text longer: its own concern.
+    model.config.check_text(segments.tokens.shape[0] * segments.tokens.shape[2])
     if schedule == "auto":
-        schedule = choose_schedule(model, state, segments, reset)
-    why = _why_not(schedule, model, state, segments, reset)
+        schedule = choose_schedule(model, state, segments, reset, remat, bptt)
+    why = why_not(schedule, model, state, segments, reset, remat, bptt)
     if why is not None:
         raise ConfigError(f"schedule = {schedule!r}: {why}")
     options: dict[str, Any] = {"need_hidden": need_hidden, "mesh": mesh}
@@ -109,6 +113,8 @@ def _run(
         return run_diagonal(model, *text, reset=reset, **options)
     if isinstance(model, LayerwiseModel) and schedule == "pipeline":
         return run_pipeline(model, *text, reset=reset, mesh=mesh, **options)
+    if schedule == "whole":
+        return run_whole(model, *text, need_hidden=options["need_hidden"])
     return run_sequential(model, *text, reset=reset, **options)
 
 
@@ -131,7 +137,12 @@ def _split(segments: Segment, reset: jax.Array | None, index: int) -> tuple[Any,
 
 
 def choose_schedule(
-    model: SegmentModel, state: State, segments: Segment, reset: jax.Array | None
+    model: SegmentModel,
+    state: State,
+    segments: Segment,
+    reset: jax.Array | None,
+    remat: str = "none",
+    bptt: int = 0,
 ) -> str:
     """What ``auto`` stands for: see ``recurrence.auto``.
 
@@ -139,28 +150,12 @@ def choose_schedule(
     """
     possible = [
         name
-        for name in ("sequential", "chunked", "diagonal")
-        if _why_not(name, model, state, segments, reset) is None
+        for name in ("sequential", "chunked", "diagonal", "whole")
+        if why_not(name, model, state, segments, reset, remat, bptt) is None
     ]
     count, batch, length = segments.tokens.shape
     shape = Shape(jax.default_backend(), model.config.n_layer, count, batch, length)
     return fastest_known(shape, possible)
-
-
-def _why_not(
-    schedule: str, model: SegmentModel, state: State, segments: Segment, reset: jax.Array | None
-) -> str | None:
-    if schedule in ("diagonal", "pipeline"):
-        return why_not_layerwise(model, state)
-    if schedule != "chunked":
-        return None
-    if not isinstance(model, ARMT) or state.window is not None:
-        return "needs a memory of low-rank updates (ARMT without sliding window)"
-    if reset is not None:
-        return "reads a chunk from one memory, so reset must be None"
-    if segments.length is not None:
-        return "needs segments of one length, so Segment.length must be None"
-    return None
 
 
 def _checked_reset(reset: jax.Array | None, segments: Segment) -> jax.Array | None:
@@ -245,7 +240,7 @@ def read_runs(
 
 
 def forward(
-    model: ARMT,
+    model: SegmentModel,
     params: Params,
     tokens: jax.Array,
     *,
@@ -277,8 +272,17 @@ def forward(
     mask = check_mask(attention_mask, tokens)
     lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
     model.config.check_segment(max(lengths) * (2 if sliding_window and len(lengths) > 1 else 1))
+    model.config.check_text(tokens.shape[1])
     dtype = model.compute_dtype(params)
-    state = model.init_state(tokens.shape[0], dtype, max(lengths) if sliding_window else None)
+    if not sliding_window:
+        state = model.init_state(tokens.shape[0], dtype)
+    elif isinstance(model, ARMT):
+        state = model.init_state(tokens.shape[0], dtype, max(lengths))
+    else:
+        raise ConfigError(
+            f"sliding_window = True: must be False for model.family = {model.config.family!r}, "
+            "it is a variant of ARMT"
+        )
     runs = groups(lengths)
     text = Segment(tokens, mask)
     state, hidden = read_runs(model, params, state, text, runs, schedule=schedule)

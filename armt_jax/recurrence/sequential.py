@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from armt_jax.config import ConfigError
+from armt_jax.models.block_model import BlockModel
+from armt_jax.models.layers import apart_if_few
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
 from armt_jax.recurrence.rematerialisation import remat_scan
 from armt_jax.recurrence.truncation import goes_on, gradient_if
@@ -39,6 +41,9 @@ def run_sequential(
     Returns:
       The state after the last segment; hidden states ``[s, b, t, d]``, or None.
     """
+    if isinstance(model, BlockModel):
+        # A stack would be cut in every segment, and its gradient put together again.
+        params = apart_if_few(params)
 
     def body(state: State, scanned: Any) -> tuple[State, jax.Array | None]:
         segment, rows, live = scanned

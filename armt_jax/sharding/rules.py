@@ -55,9 +55,11 @@ PARAMETERS = (
     Rule(rf"layers\.block\.{_COLUMNS}\.kernel", (STAGE, FSDP, TENSOR)),
     Rule(rf"layers\.block\.{_ROWS}\.kernel", (STAGE, TENSOR, FSDP)),
     Rule(rf"layers\.block\.({_COLUMNS}|{_ROWS})\.bias", (STAGE, FSDP)),
+    Rule(r"layers\.memory", (STAGE, None, FSDP)),
     Rule(r"layers\.memory\.W_mv\.kernel", (STAGE, FSDP, TENSOR)),
     Rule(r"layers\.memory\.(W_mq|W_mk|W_mb)\.kernel", (STAGE, FSDP, None)),
     Rule(r"layers\.memory\.W_mb\.bias", (STAGE, None)),
+    Rule(r"retrieval\.(query|key|value)\.kernel", (FSDP, TENSOR)),
     Rule(r"head\.(ln_f|final_layer_norm|norm)\.(scale|bias)", (FSDP,)),
     Rule(r"head\.(embed_out|lm_head)", (FSDP, TENSOR)),
 )

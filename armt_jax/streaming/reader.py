@@ -123,11 +123,12 @@ class StreamReader:
 
         Raises:
           ConfigError: ids outside the vocabulary, another batch size, a mask of another shape, a
-            state that was fed before.
+            state that was fed before, a text that has become longer than the model reads.
         """
         self._check_unfed(state)
         tokens, mask = self._checked(state, tokens, mask)
         read = state.tokens_read + tokens.shape[1]
+        self.model.config.check_text(read)
         tokens = np.concatenate([state.tokens, tokens], axis=1)
         mask = np.concatenate([state.mask, mask], axis=1)
         memory, ticket = state.memory, state.ticket

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from armt_jax.config import AnyExperiment, ConfigError, Experiment, from_config_dict, to_dict
+from armt_jax.config import (
+    AnyExperiment,
+    ConfigError,
+    Experiment,
+    ModelConfig,
+    from_config_dict,
+    to_dict,
+)
 from armt_jax.evaluation.results import atomic_write
 from armt_jax.processes import is_main, together
 
@@ -118,7 +126,9 @@ def read_config(folder: Path) -> AnyExperiment:
 
 
 def _check_same(where: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    first, second = _flatten(stored), _flatten(wanted)
+    # A run of a version whose models had fewer settings has the defaults of the others.
+    usual = {f"model.{name}": value for name, value in dataclasses.asdict(ModelConfig()).items()}
+    first, second = {**usual, **_flatten(stored)}, _flatten(wanted)
     differing = [
         f"{name} = {first.get(name)!r} there, {second.get(name)!r} here"
         for name in sorted(first.keys() | second.keys())
