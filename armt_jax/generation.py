@@ -2,12 +2,14 @@
 
 The last segment has no memory tokens while it is continued, reads the memory and never writes it,
 and grows for as long as the answer is (the authors' behaviour). Its keys and values are cached.
+Recurrent models (``Continues``) simply go on: their cache is their state.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,9 @@ from jax import lax
 from jax.core import Tracer
 
 from armt_jax.config import ConfigError
+from armt_jax.models import cache as key_values
 from armt_jax.models.armt import ARMT, ArmtState
-from armt_jax.models.cache import Cache, decode, prefill
-from armt_jax.models.protocol import Params, Segment
+from armt_jax.models.protocol import Continues, Params, Segment
 from armt_jax.recurrence.run import check_mask, check_tokens, read_runs
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 
@@ -73,7 +75,15 @@ class _Loop(NamedTuple):
     done: jax.Array
     ids: jax.Array
     scores: jax.Array
-    cache: Cache
+    cache: Any
+
+
+def _reading(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """``prefill`` and ``decode`` of the model, by default those of a key-value cache."""
+    if isinstance(model, Continues):
+        return model.prefill, model.decode
+    read = (key_values.prefill, key_values.decode)
+    return functools.partial(read[0], model), functools.partial(read[1], model)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling", "stop_token"))
@@ -89,7 +99,8 @@ def _continue(
     stop_token: int | None,
 ) -> tuple[jax.Array, jax.Array]:
     batch = prompt.tokens.shape[0]
-    cache, hidden = prefill(model, params, state, prompt, max_new_tokens)
+    prefill, decode = _reading(model)
+    cache, hidden = prefill(params, state, prompt, max_new_tokens)
     logits = model.readout(params, hidden)
     fill = 0 if stop_token is None else stop_token
 
@@ -103,7 +114,7 @@ def _continue(
         return ids, lax.dynamic_update_index_in_dim(loop.scores, logits, loop.index, 1)
 
     def body(loop: _Loop) -> _Loop:
-        cache, hidden = decode(model, params, state, loop.cache, loop.token)
+        cache, hidden = decode(params, state, loop.cache, loop.token)
         logits = model.readout(params, hidden)
         token, done = choose(loop.index, logits, loop.done)
         ids, scores = record(loop, token, logits)
@@ -159,7 +170,7 @@ def generate_with_scores(
     if len(lengths) > 1:
         model.config.check_segment(max(lengths[:-1]))
     cfg = model.config
-    if cfg.backbone == "gpt2" and lengths[-1] + max_new_tokens > cfg.n_positions:
+    if cfg.learned_positions and lengths[-1] + max_new_tokens > cfg.n_positions:
         raise ConfigError(
             f"max_new_tokens = {max_new_tokens}: must be at most {cfg.n_positions - lengths[-1]}, "
             f"model.n_positions = {cfg.n_positions} less a last segment of {lengths[-1]} tokens"

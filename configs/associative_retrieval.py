@@ -39,6 +39,13 @@ def default() -> dict[str, Any]:
             "memory_token_init_scale": 0.2,
             "dtype": "float32",
             "matmul_precision": "default",
+            # mamba, mamba2, delta_net, gated_delta_net, rwkv5, rwkv7
+            "d_state": 32,
+            "d_conv": 4,
+            "expand": 2,
+            "dt_rank": 0,
+            "mixer_mlp": False,
+            "chunk_size": 16,
         },
         "optimizer": {
             "name": "muon",

@@ -47,7 +47,7 @@ def evaluate_lengths(
         row = result_row(
             **dataclasses.asdict(sizes),
             model=model_name(config),
-            rule=config.model.rule,
+            rule=rule_name(config),
             num_params=num_params,
             samples=asked,
             correct=correct,
@@ -60,9 +60,16 @@ def evaluate_lengths(
 
 
 def model_name(config: ExperimentConfig) -> str:
-    """Such as ``armt-gpt2-4x128``: family, backbone, layers and width."""
+    """Such as ``armt-gpt2-4x128`` or ``mamba-4x128``: family, backbone if any, layers, width."""
     model = config.model
+    if model.is_state_space:
+        return f"{model.family}-{model.n_layer}x{model.d_model}"
     return f"{model.family}-{model.backbone}-{model.n_layer}x{model.d_model}"
+
+
+def rule_name(config: ExperimentConfig) -> str:
+    """The memory rule, ``none`` of a model without an associative memory."""
+    return "none" if config.model.is_state_space else config.model.rule
 
 
 def write_report(

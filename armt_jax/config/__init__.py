@@ -7,7 +7,7 @@ value is a ``ConfigError`` of one line: the field, the value, and what would be 
 
 from armt_jax.config.checks import ConfigError
 from armt_jax.config.experiment import ExperimentConfig, from_config_dict, to_dict
-from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, ModelConfig
+from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, STATE_SPACE_FAMILIES, ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import (
     REMATS,
@@ -23,6 +23,7 @@ __all__ = [
     "DTYPES",
     "FAMILIES",
     "REMATS",
+    "STATE_SPACE_FAMILIES",
     "TRAIN_SCHEDULES",
     "VARIANTS",
     "ConfigError",

@@ -6,7 +6,24 @@ import dataclasses
 
 from armt_jax.config.checks import one_of, positive, require
 
-FAMILIES = ("armt",)
+FAMILIES = (
+    "armt",
+    "mamba",
+    "mamba2",
+    "delta_net",
+    "gated_delta_net",
+    "rwkv5",
+    "rwkv7",
+)
+# Recurrent models: no attention, no positions, no memory tokens.
+STATE_SPACE_FAMILIES = (
+    "mamba",
+    "mamba2",
+    "delta_net",
+    "gated_delta_net",
+    "rwkv5",
+    "rwkv7",
+)
 BACKBONES = ("gpt2", "gpt_neox")
 DTYPES = ("float32", "bfloat16", "float64")
 MATMUL_PRECISIONS = ("default", "high", "highest")
@@ -57,6 +74,13 @@ class ModelConfig:
     memory_token_init_scale: float = 1.0
     dtype: str | None = None
     matmul_precision: str = "default"
+    # mamba, mamba2, delta_net, gated_delta_net, rwkv5, rwkv7
+    d_state: int = 32
+    d_conv: int = 4
+    expand: int = 2
+    dt_rank: int = 0
+    mixer_mlp: bool = False
+    chunk_size: int = 16
 
     def __post_init__(self) -> None:
         from armt_jax.memory.rules import PRESETS
@@ -81,7 +105,7 @@ class ModelConfig:
         require(
             0.0 < self.rotary_pct <= 1.0, "model.rotary_pct", self.rotary_pct, "must be in (0, 1]"
         )
-        if self.backbone == "gpt_neox":
+        if self.backbone == "gpt_neox" and not self.is_state_space:
             rotated = self.rotary_dim
             require(
                 rotated >= 2 and rotated % 2 == 0,
@@ -100,6 +124,31 @@ class ModelConfig:
         if self.dtype is not None:
             one_of("model.dtype", self.dtype, DTYPES)
         one_of("model.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        self._check_state_space()
+
+    def _check_state_space(self) -> None:
+        positive(self, "model", "d_state", "expand", "chunk_size")
+        require(self.d_conv >= 2, "model.d_conv", self.d_conv, "must be at least 2")
+        require(
+            self.dt_rank >= 0, "model.dt_rank", self.dt_rank, "must be 0 (d_model / 16) or more"
+        )
+        if self.family in ("rwkv5", "rwkv7"):
+            require(not self.mixer_mlp, "model.mixer_mlp", True, "must be False, RWKV has its own")
+
+    @property
+    def is_state_space(self) -> bool:
+        """Whether the family is one of ``STATE_SPACE_FAMILIES``."""
+        return self.family in STATE_SPACE_FAMILIES
+
+    @property
+    def learned_positions(self) -> bool:
+        """Whether there is a table of positions, which bounds the length of a segment."""
+        return self.backbone == "gpt2" and not self.is_state_space
+
+    @property
+    def d_inner(self) -> int:
+        """Inner width of a state-space mixer: ``expand`` times the model's width."""
+        return self.expand * self.d_model
 
     @property
     def residual_init(self) -> float:
@@ -131,7 +180,7 @@ class ModelConfig:
 
     def check_segment(self, length: int) -> None:
         """Raise ``ConfigError`` where a segment of ``length`` tokens has no room in positions."""
-        if self.backbone != "gpt2":
+        if not self.learned_positions:
             return
         room = self.n_positions - (0 if self.wrap_pos else self.num_mem_tokens)
         require(

@@ -117,6 +117,23 @@ class AskedByLayer(LayerwiseModel, Protocol):
 
 
 @runtime_checkable
+class Continues(SegmentModel, Protocol):
+    """A model that continues a text token by token in its own way (see ``armt_jax.generation``)."""
+
+    def prefill(
+        self, params: Params, state: State, prompt: Segment, room: int
+    ) -> tuple[Any, jax.Array]:
+        """Read a prompt ``[b, t]`` with room for more: a cache, and the last hidden ``[b, d]``."""
+        ...
+
+    def decode(
+        self, params: Params, state: State, cache: Any, token: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        """Read one more token ``[b]``: the new cache, and its hidden state ``[b, d]``."""
+        ...
+
+
+@runtime_checkable
 class SplitByHead(SegmentModel, Protocol):
     """A model that devices can split by heads: each computes some heads, and all sum the result."""
 

@@ -244,8 +244,17 @@ def read_runs(
     return state, hidden
 
 
+def _first_state(model: Any, params: Params, batch_size: int, window: int | None) -> State:
+    dtype = model.compute_dtype(params)
+    if window is None:
+        return model.init_state(batch_size, dtype)
+    if not isinstance(model, ARMT):
+        raise ConfigError(f"sliding_window = True: must be False, {model.config.family} has none")
+    return model.init_state(batch_size, dtype, window)
+
+
 def forward(
-    model: ARMT,
+    model: Any,
     params: Params,
     tokens: jax.Array,
     *,
@@ -277,8 +286,7 @@ def forward(
     mask = check_mask(attention_mask, tokens)
     lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
     model.config.check_segment(max(lengths) * (2 if sliding_window and len(lengths) > 1 else 1))
-    dtype = model.compute_dtype(params)
-    state = model.init_state(tokens.shape[0], dtype, max(lengths) if sliding_window else None)
+    state = _first_state(model, params, tokens.shape[0], max(lengths) if sliding_window else None)
     runs = groups(lengths)
     text = Segment(tokens, mask)
     state, hidden = read_runs(model, params, state, text, runs, schedule=schedule)
