@@ -2,8 +2,9 @@
 
 Each function reads a segment ``[b, t, ...]`` from a state and returns the state after it. Inside a
 segment it is parallel: tokens are taken in chunks, and within a chunk there is an associative scan
-or matrix products, never a loop over tokens. Zeros are neutral: a token whose inputs are all zero
-(step size, log decay, key, value, gate) leaves the state as it is, which is how padding is read.
+or matrix products (of a few tokens Mamba makes a loop, which is faster). Zeros are neutral: a token
+whose inputs are all zero (step size, log decay, key, value, gate) leaves the state as it is, which
+is how padding is read.
 
 Beside the usual axes (``b`` batch, ``t`` token, ``h`` head, ``d`` width, ``v`` vocabulary) ``i`` is
 the inner width of a mixer, ``n`` the state size or width of a key, ``p`` the width of a value.

@@ -17,6 +17,7 @@ def scan_chunks(
     state: Carried,
     inputs: Any,
     chunk: int,
+    recompute: bool = False,
 ) -> tuple[Carried, jax.Array]:
     """``body`` over chunks of tokens, each from the state that the one before has left.
 
@@ -28,13 +29,14 @@ def scan_chunks(
       state: before the first token.
       inputs: leaves ``[b, t, ...]``.
       chunk: tokens of a chunk, at least 1.
+      recompute: what is not longer than a chunk is computed again, too.
 
     Returns:
       The state after the last token, and ``y [b, t, ...]``.
     """
     batch, length = jax.tree.leaves(inputs)[0].shape[:2]
     if length <= chunk:
-        return body(state, inputs)
+        return (jax.checkpoint(body) if recompute else body)(state, inputs)
     count = -(-length // chunk)
 
     def split(leaf: jax.Array) -> jax.Array:
