@@ -19,8 +19,7 @@ from jax.core import Tracer
 
 from armt_jax.config import ConfigError
 from armt_jax.models import cache as key_values
-from armt_jax.models.armt import ARMT, ArmtState
-from armt_jax.models.protocol import Continues, Params, Segment
+from armt_jax.models.protocol import Continues, Params, Segment, State
 from armt_jax.recurrence.run import check_mask, check_tokens, read_runs
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 
@@ -88,9 +87,9 @@ def _reading(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling", "stop_token"))
 def _continue(
-    model: ARMT,
+    model: Any,
     params: Params,
-    state: ArmtState,
+    state: State,
     prompt: Segment,
     rng: jax.Array,
     *,
@@ -137,7 +136,7 @@ def _continue(
 
 
 def generate_with_scores(
-    model: ARMT,
+    model: Any,
     params: Params,
     tokens: jax.Array,
     *,
@@ -194,17 +193,17 @@ def generate_with_scores(
 
 @functools.partial(jax.jit, static_argnames=("model", "runs"))
 def _read(
-    model: ARMT,
+    model: Any,
     params: Params,
-    state: ArmtState,
+    state: State,
     text: Segment,
     runs: tuple[tuple[int, int, int], ...],
-) -> ArmtState:
+) -> State:
     return read_runs(model, params, state, text, list(runs), need_hidden=False)[0]
 
 
 def generate(
-    model: ARMT,
+    model: Any,
     params: Params,
     tokens: jax.Array,
     *,

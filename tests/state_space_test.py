@@ -165,19 +165,21 @@ def test_greedy_text_equals_reading_everything_again(family: str) -> None:
     params, tokens = lively_params(model), random_tokens(model, 2, 7)
     mask = np.ones((2, 7), bool)
     mask[1, :5] = False
-    settings = {"segment_size": 3, "max_new_tokens": 4, "attention_mask": jnp.asarray(mask)}
-    ids, scores = quick_jit(functools.partial(generate_with_scores, model, **settings))(
-        params, tokens
-    )
-    text, read = tokens, functools.partial(armt_jax.forward, model, segment_size=4)
+
+    @quick_jit
+    def generate(params: Any, tokens: jax.Array, mask: jax.Array) -> Any:
+        return generate_with_scores(
+            model, params, tokens, segment_size=3, max_new_tokens=4, attention_mask=mask
+        )
+
+    ids, scores = generate(params, tokens, jnp.asarray(mask))
+    text, read = tokens, quick_jit(functools.partial(armt_jax.forward, model, segment_size=11))
     padded = np.ones((2, 11), bool)
     padded[:, :7] = mask
     for step in range(4):
         rest = jnp.zeros((2, 4 - step), jnp.int32)
         seen = padded & (np.arange(11) < 7 + step)
-        out = quick_jit(read)(
-            params, jnp.concatenate([text, rest], axis=1), attention_mask=jnp.asarray(seen)
-        )
+        out = read(params, jnp.concatenate([text, rest], axis=1), attention_mask=jnp.asarray(seen))
         logits = out.logits[:, 6 + step]
         assert_close(np.asarray(scores[:, step]), np.asarray(logits), 1e-10)
         text = jnp.concatenate([text, jnp.argmax(logits, axis=-1)[:, None]], axis=1)
@@ -200,6 +202,7 @@ def test_diagonal_equals_sequential(family: str, remat: str) -> None:
     def loss(params: Any, state: Any, schedule: str) -> Any:
         options = {"schedule": schedule, "reset": jnp.asarray(reset), "remat": remat}
         after, hidden = armt_jax.run_segments(model, params, state, text, **options)
+        assert hidden is not None
         hidden = jnp.where(text.mask[..., None], hidden, 0)
         total = sum(jnp.sum(jnp.sin(leaf)) for leaf in after) + jnp.sum(jnp.sin(hidden))
         return total, (after, hidden)
