@@ -47,8 +47,14 @@ SPLIT_BY = {
 
 def _model(family: str) -> StateSpaceLM:
     """Every axis is even, and half of one is not as long as another's whole."""
-    sizes = {"d_state": 6, "dt_rank": 2, "chunk_size": 3, "mixer_mlp": "delta" in family}
-    return model_of(family=family, **sizes)
+    sizes: dict[str, Any] = {
+        "d_state": 6,
+        "dt_rank": 2,
+        "chunk_size": 3,
+        "mixer_mlp": "delta" in family,
+    }
+    model: Any = model_of(family=family, **sizes)
+    return model
 
 
 def _expected(name: str) -> set[str]:

@@ -60,10 +60,12 @@ def test_equals_a_loop_over_tokens_in_gradients(family: str) -> None:
         own, logits = lax.scan(token, tuple(leaf[:, 0] for leaf in state), tokens[0])
         return loss(tuple(leaf[:, None] for leaf in own), logits)
 
-    grads = [quick_jit(jax.value_and_grad(f, argnums=(0, 1)))(params, state) for f in (ours, loop)]
-    assert_close(*grads, 1e-9)
+    found, expected = (
+        quick_jit(jax.value_and_grad(f, argnums=(0, 1)))(params, state) for f in (ours, loop)
+    )
+    assert_close(found, expected, 1e-9)
     unused = {"value"} if family == "rwkv7" else set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads[0][1][0]["layers"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found[1][0]["layers"]):
         size = np.abs(leaf).max(axis=tuple(range(1, leaf.ndim)))
         # RWKV-7's first layer has no value residual.
         first = 1 if unused & {getattr(key, "key", None) for key in path} else 0

@@ -64,7 +64,10 @@ class StateSpaceLM:
         cfg, block = self.config, self.block
         dtype = jnp.result_type(float) if dtype is None else dtype
         embed_rng, head_rng, layers_rng = jax.random.split(rng, 3)
-        init_layer = functools.partial(block.init, cfg, dtype=dtype)
+
+        def init_layer(rng: jax.Array, index: jax.Array) -> Params:
+            return block.init(cfg, rng, index, dtype)
+
         layers = jax.vmap(init_layer)(
             jax.random.split(layers_rng, cfg.n_layer), jnp.arange(cfg.n_layer)
         )
@@ -78,7 +81,7 @@ class StateSpaceLM:
                 "layers": layers,
                 "head": {
                     "norm": init_layer_norm(cfg.d_model, dtype),
-                    "embed_out": _orthogonal(head_rng, shape[::-1], dtype),
+                    "embed_out": _orthogonal(head_rng, (cfg.d_model, cfg.vocab_size), dtype),
                 },
             }
         return {
