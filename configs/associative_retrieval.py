@@ -46,6 +46,13 @@ def default() -> dict[str, Any]:
             "retrieval_states": 256,
             "attention_window": 0,
             "context_tokens": 2048,
+            # mamba, mamba2, delta_net, gated_delta_net, rwkv5, rwkv7
+            "d_state": 32,
+            "d_conv": 4,
+            "expand": 2,
+            "dt_rank": 0,
+            "mixer_mlp": False,
+            "chunk_size": 16,
         },
         "optimizer": {
             "name": "muon",

@@ -61,8 +61,10 @@ def evaluate_lengths(
 
 
 def model_name(config: Experiment) -> str:
-    """Such as ``armt-gpt2-4x128``: family, backbone, layers and width."""
+    """Such as ``armt-gpt2-4x128`` or ``mamba-4x128``: family, backbone if any, layers, width."""
     model = config.model
+    if model.is_state_space:
+        return f"{model.family}-{model.n_layer}x{model.d_model}"
     return f"{model.family}-{model.backbone}-{model.n_layer}x{model.d_model}"
 
 

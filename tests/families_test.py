@@ -24,8 +24,8 @@ from armt_jax.training.state import abstract_state
 from armt_jax.training.step import accumulate_gradients, sharded_gradients
 from armt_jax.training.workdir import Workdir
 from configs import ar_remember
-from tests.config_values import changed
-from tests.mesh_cases import TASK, batches, mesh_of, model_of
+from tests.config_values import changed, retrieval
+from tests.mesh_cases import SCORING, batches, mesh_of, model_of
 from tests.small_models import assert_close, lively_params, quick_jit
 
 BLOCK_FAMILIES = ("rmt", "prmt", "rmt_r", "transformer")
@@ -39,7 +39,7 @@ def quickly_compiled() -> Iterator[None]:
 
 
 def _tiny(folder: Path, family: str) -> ExperimentConfig:
-    config = from_config_dict(ar_remember.get_config("tiny").to_dict())
+    config = retrieval(ar_remember.get_config("tiny").to_dict())
     sizes = {"d_model": 8, "num_mem_tokens": 1, "d_ff": 16}
     return dataclasses.replace(
         config,
@@ -105,13 +105,11 @@ def _gradients(family: str, backbone: str, axes: tuple[tuple[str, int], ...]) ->
     model = model_of(backbone, family=family, **sizes)
     params, batch = lively_params(model), batches()[0]
     if not axes:
-        one = functools.partial(accumulate_gradients, model, value_size=TASK.value_size, pieces=1)
+        one = functools.partial(accumulate_gradients, model, scoring=SCORING, pieces=1)
         return quick_jit(lambda p, b: one(p, b))(params, batch)
     mesh = mesh_of(**dict(axes))
     params = jax.device_put(params, Placement(model, mesh).shardings)
-    several = functools.partial(
-        sharded_gradients, model, value_size=TASK.value_size, pieces=1, mesh=mesh
-    )
+    several = functools.partial(sharded_gradients, model, scoring=SCORING, pieces=1, mesh=mesh)
     return quick_jit(lambda p, b: several(p, b))(params, batch)
 
 
@@ -144,9 +142,7 @@ def test_a_pipeline_of_what_cannot_be_one_is_refused(family: str) -> None:
     params = jax.eval_shape(model.init, jax.random.key(0))
     with pytest.raises(ConfigError) as error:
         jax.eval_shape(
-            lambda p: sharded_gradients(
-                model, p, batches()[0], TASK.value_size, 1, mesh_of(stage=2)
-            ),
+            lambda p: sharded_gradients(model, p, batches()[0], SCORING, 1, mesh_of(stage=2)),
             params,
         )
     name = type(model).__name__

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from armt_jax import ModelConfig, create_model
-from armt_jax.models import ARMT, Params, Segment
+from armt_jax.models import ARMT, Params, Segment, SegmentModel
 
 SIZES: dict[str, Any] = {
     "n_layer": 2,
@@ -35,7 +35,7 @@ def small_model(**changes: Any) -> ARMT:
     return create_model(ModelConfig(**{**SIZES, **changes}))
 
 
-def lively_params(model: ARMT, seed: int = 0) -> Params:
+def lively_params(model: SegmentModel, seed: int = 0) -> Params:
     """Random parameters in JAX's float: nothing is 0 or 1 as at initialisation, ``W_V`` writes."""
     rng = np.random.default_rng(seed)
     dtype = jnp.result_type(float)
@@ -49,7 +49,7 @@ def lively_params(model: ARMT, seed: int = 0) -> Params:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def random_tokens(model: ARMT, *shape: int, seed: int = 0) -> jax.Array:
+def random_tokens(model: SegmentModel, *shape: int, seed: int = 0) -> jax.Array:
     """Token ids of any shape."""
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.integers(0, model.config.vocab_size, shape), jnp.int32)

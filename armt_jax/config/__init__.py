@@ -19,7 +19,7 @@ from armt_jax.config.experiment import (
     from_config_dict,
     to_dict,
 )
-from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, ModelConfig
+from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, STATE_SPACE_FAMILIES, ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import (
     REMATS,
@@ -35,6 +35,7 @@ __all__ = [
     "DTYPES",
     "FAMILIES",
     "REMATS",
+    "STATE_SPACE_FAMILIES",
     "TRAIN_SCHEDULES",
     "VARIANTS",
     "AnyExperiment",

@@ -12,6 +12,21 @@ FAMILIES = (
     "prmt",
     "rmt_r",
     "transformer",
+    "mamba",
+    "mamba2",
+    "delta_net",
+    "gated_delta_net",
+    "rwkv5",
+    "rwkv7",
+)
+# Recurrent models: no attention, no positions, no memory tokens.
+STATE_SPACE_FAMILIES = (
+    "mamba",
+    "mamba2",
+    "delta_net",
+    "gated_delta_net",
+    "rwkv5",
+    "rwkv7",
 )
 # How many times the memory tokens stand in a segment, where a family has any: ARMT's at the end;
 # RMT's and PRMT's at both ends; RMT-R's also as what it retrieved.
@@ -103,6 +118,13 @@ class ModelConfig:
     # Transformer
     attention_window: int = 0
     context_tokens: int = 2048
+    # mamba, mamba2, delta_net, gated_delta_net, rwkv5, rwkv7
+    d_state: int = 32
+    d_conv: int = 4
+    expand: int = 2
+    dt_rank: int = 0
+    mixer_mlp: bool = False
+    chunk_size: int = 16
 
     def __post_init__(self) -> None:
         one_of("model.family", self.family, FAMILIES)
@@ -117,7 +139,7 @@ class ModelConfig:
         require(
             0.0 < self.rotary_pct <= 1.0, "model.rotary_pct", self.rotary_pct, "must be in (0, 1]"
         )
-        if self.backbone == "gpt_neox":
+        if self.backbone == "gpt_neox" and not self.is_state_space:
             rotated = self.rotary_dim
             require(
                 rotated >= 2 and rotated % 2 == 0,
@@ -142,6 +164,7 @@ class ModelConfig:
         if self.family == "armt":
             self._check_armt()
         self._check_other_families()
+        self._check_state_space()
 
     def _check_other_families(self) -> None:
         """Settings whose defaults suit every family; a wrong one is refused whoever reads it."""
@@ -192,6 +215,25 @@ class ModelConfig:
         if self.backbone == "llama":
             even = f"must leave heads of an even width for rotary pairs, not {self.head_dim}"
             require(self.head_dim % 2 == 0, "model.n_head", self.n_head, even)
+
+    def _check_state_space(self) -> None:
+        positive(self, "model", "d_state", "expand", "chunk_size")
+        require(self.d_conv >= 2, "model.d_conv", self.d_conv, "must be at least 2")
+        require(
+            self.dt_rank >= 0, "model.dt_rank", self.dt_rank, "must be 0 (d_model / 16) or more"
+        )
+        if self.family in ("rwkv5", "rwkv7"):
+            require(not self.mixer_mlp, "model.mixer_mlp", True, "must be False, RWKV has its own")
+
+    @property
+    def is_state_space(self) -> bool:
+        """Whether the family is one of ``STATE_SPACE_FAMILIES``."""
+        return self.family in STATE_SPACE_FAMILIES
+
+    @property
+    def d_inner(self) -> int:
+        """Inner width of a state-space mixer: ``expand`` times the model's width."""
+        return self.expand * self.d_model
 
     @property
     def residual_init(self) -> float:

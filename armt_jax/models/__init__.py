@@ -1,4 +1,4 @@
-"""Models: the protocol, the backbones' blocks, and the segment-recurrent models over them."""
+"""Models: the protocol, the backbones' blocks, and the segment-recurrent models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,7 @@ from armt_jax.models.protocol import Params, Segment, SegmentModel
 from armt_jax.models.rmt import RMT
 from armt_jax.models.rmt_r import RMTRetrieval
 from armt_jax.models.state_size import state_size
+from armt_jax.models.state_space import StateSpaceLM
 from armt_jax.models.transformer import Transformer
 
 __all__ = [
@@ -22,17 +23,25 @@ __all__ = [
     "RMTRetrieval",
     "Segment",
     "SegmentModel",
+    "StateSpaceLM",
     "Transformer",
     "create_model",
     "state_size",
 ]
 
+# One of ``armt_jax.config.FAMILIES`` a line.
 _FAMILIES: dict[str, Callable[[ModelConfig], Any]] = {
     "armt": ARMT,
     "rmt": RMT,
     "prmt": create_prmt,
     "rmt_r": RMTRetrieval,
     "transformer": Transformer,
+    "mamba": StateSpaceLM,
+    "mamba2": StateSpaceLM,
+    "delta_net": StateSpaceLM,
+    "gated_delta_net": StateSpaceLM,
+    "rwkv5": StateSpaceLM,
+    "rwkv7": StateSpaceLM,
 }
 
 

@@ -239,6 +239,18 @@ def read_runs(
     return state, hidden
 
 
+def _first_state(model: Any, params: Params, batch_size: int, window: int | None) -> State:
+    dtype = model.compute_dtype(params)
+    if window is None:
+        return model.init_state(batch_size, dtype)
+    if not isinstance(model, ARMT):
+        raise ConfigError(
+            f"sliding_window = True: must be False for model.family = {model.config.family!r}, "
+            "it is a variant of ARMT"
+        )
+    return model.init_state(batch_size, dtype, window)
+
+
 def forward(
     model: SegmentModel,
     params: Params,
@@ -273,16 +285,7 @@ def forward(
     lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
     model.config.check_segment(max(lengths) * (2 if sliding_window and len(lengths) > 1 else 1))
     model.config.check_text(tokens.shape[1])
-    dtype = model.compute_dtype(params)
-    if not sliding_window:
-        state = model.init_state(tokens.shape[0], dtype)
-    elif isinstance(model, ARMT):
-        state = model.init_state(tokens.shape[0], dtype, max(lengths))
-    else:
-        raise ConfigError(
-            f"sliding_window = True: must be False for model.family = {model.config.family!r}, "
-            "it is a variant of ARMT"
-        )
+    state = _first_state(model, params, tokens.shape[0], max(lengths) if sliding_window else None)
     runs = groups(lengths)
     text = Segment(tokens, mask)
     state, hidden = read_runs(model, params, state, text, runs, schedule=schedule)

@@ -62,6 +62,28 @@ PARAMETERS = (
     Rule(r"retrieval\.(query|key|value)\.kernel", (FSDP, TENSOR)),
     Rule(r"head\.(ln_f|final_layer_norm|norm)\.(scale|bias)", (FSDP,)),
     Rule(r"head\.(embed_out|lm_head)", (FSDP, TENSOR)),
+    # Recurrent models (armt_jax/models/state_space): channels or heads lie over ``tensor``.
+    Rule(r"(embed|head)\.norm\.(scale|bias)", (FSDP,)),
+    Rule(r"layers\.(norm|norm_time|norm_channel|mlp\.norm)\.(scale|bias)", (STAGE, FSDP)),
+    Rule(r"layers\.mlp\.(gate|up)\.kernel", (STAGE, FSDP, TENSOR)),
+    Rule(r"layers\.mlp\.down\.kernel", (STAGE, TENSOR, FSDP)),
+    Rule(r"layers\.mixer\.in_(x|z|q|k|v|gate)\.kernel", (STAGE, FSDP, TENSOR)),
+    Rule(r"layers\.mixer\.out\.kernel", (STAGE, TENSOR, FSDP)),
+    Rule(r"layers\.mixer\.(in_(B|C)|to_(B|C|dt|beta|decay))\.kernel", (STAGE, FSDP, None)),
+    Rule(r"layers\.mixer\.to_(dt|decay)\.bias", (STAGE, None)),
+    Rule(r"layers\.mixer\.dt\.kernel", (STAGE, None, FSDP)),
+    Rule(r"layers\.mixer\.conv_(x|q|k|v|B|C)\.taps", (STAGE, None, FSDP)),
+    Rule(r"layers\.mixer\.(conv_(x|B|C)\.bias|dt\.bias|D|out_norm\.scale)", (STAGE, FSDP)),
+    Rule(r"layers\.mixer\.A_log", (STAGE, FSDP, None)),
+    Rule(r"layers\.mixer\.((A_log|D)_head|head_norm\.scale)", (STAGE, None)),
+    Rule(r"layers\.(time|channel)\.mix\.\w", (STAGE, FSDP)),
+    Rule(r"layers\.time\.(decay|bonus|removal|rate_of_key)", (STAGE, FSDP)),
+    Rule(r"layers\.time\.out_norm\.(scale|bias)", (STAGE, FSDP)),
+    Rule(r"layers\.(time\.(r|k|v|g)|channel\.k)\.kernel", (STAGE, FSDP, TENSOR)),
+    Rule(r"layers\.(time|channel)\.out\.kernel", (STAGE, TENSOR, FSDP)),
+    Rule(r"layers\.(channel\.r|time\.(decay|rate|value|gate)\.down)\.kernel", (STAGE, FSDP, None)),
+    Rule(r"layers\.time\.(decay|rate|value|gate)\.up\.kernel", (STAGE, None, FSDP)),
+    Rule(r"layers\.time\.(decay|rate|value)\.up\.bias", (STAGE, FSDP)),
 )
 
 # In front of a parameter's name in a training state: itself, or its moments.
