@@ -85,8 +85,11 @@ def test_any_chunk_is_one_token_at_a_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["delta", "wkv7"])
 def test_a_key_that_is_written_again_and_again_in_float32(name: str) -> None:
-    """The triangular system at its worst: equal keys, full strength, a long chunk."""
-    count = 64
+    """The triangular system at its worst: equal keys, full strength, a long chunk.
+
+    So long that RWKV-7's decays over all of it are no float32 any more.
+    """
+    count = 64 if name == "delta" else 200
     k = jnp.broadcast_to(unit(_random(0, 1, 1, 1, N)), (1, count, 1, N)).astype(jnp.float32)
     v = _random(1, 1, count, 1, P).astype(jnp.float32)
     state = _random(2, 1, 1, N, P).astype(jnp.float32)
