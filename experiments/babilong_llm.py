@@ -1,12 +1,13 @@
-"""Ask any language model behind an OpenAI-compatible endpoint the questions of BABILong.
+r"""Ask any language model behind an OpenAI-compatible endpoint the questions of BABILong.
 
-    OPENAI_API_KEY=... python -m experiments.babilong_llm --base_url=https://api.openai.com/v1 \\
+    OPENAI_API_KEY=... python -m experiments.babilong_llm --base_url=https://api.openai.com/v1 \
         --model=NAME --tasks=qa1 --lengths=4k,64k --samples=100 [--retrieval=bm25]
 
 The samples are those of our models' evaluation (``--workdir`` names a run whose tokenizer and books
 they are made with), as text in a few-shot prompt; with ``--retrieval`` only what is retrieved of
-it. Cells go into ``results/babilong_llm_*.json``, where ``experiments.report table1`` finds them.
-Answers are kept in ``--cache`` as they come, so the same command goes on wherever a run ended.
+it. Cells go into ``results/babilong_llm_*.json``, where ``experiments.report table1`` finds them
+(``--out`` names another folder). Answers are kept in ``--cache`` as they come, so the same command
+goes on wherever a run ended.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from experiments import babilong_retriever, errors
 from experiments.babilong_report import print_cells
 from experiments.babilong_samples import sample_source
 from experiments.command_line import parse_flags
+from experiments.shared_flags import OUT
 
 _BASE_URL = flags.DEFINE_string("base_url", None, "Such as https://api.openai.com/v1.")
 _MODEL = flags.DEFINE_string("model", None, "The model's name at the endpoint.")
@@ -54,7 +56,6 @@ _MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Tokens that this run may
 _RETRIEVAL = flags.DEFINE_string("retrieval", None, "bm25 or embeddings; without, all is given.")
 _UNIT = flags.DEFINE_string("unit", "sentences", "What is retrieved: sentences or chunks.")
 _CACHE = flags.DEFINE_string("cache", "runs/babilong_llm", "Folder of the answers.")
-_OUT = flags.DEFINE_string("out", "results", "Folder of the cells.")
 
 
 def main(argv: list[str]) -> None:
@@ -129,7 +130,9 @@ def _endpoint() -> ChatEndpoint:
 
 def _cells_path(model: str, finder: Retriever | None) -> Path:
     name = model if finder is None else f"{model} {finder.name}"
-    return Path(_OUT.value) / f"babilong_llm_{re.sub(r'[^A-Za-z0-9.]+', '_', name)}.json"
+    return (
+        Path(OUT.value or "results") / f"babilong_llm_{re.sub(r'[^A-Za-z0-9.]+', '_', name)}.json"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How often retrieval finds all facts that a question of BABILong needs; no language model is asked.
+"""How often retrieval finds all facts that a question of BABILong needs; no model is asked.
 
     python -m experiments.babilong_recall --tasks=qa1,qa2 --lengths=4k,64k --samples=20
 
-Prints a table and writes ``results/babilong_recall.json`` (``--out`` names another file). With
+Prints a table and writes ``results/retrieval_recall.json`` (``--out`` names another file). With
 ``--methods=bm25,embeddings`` also by sentence embeddings.
 """
 
@@ -24,11 +24,11 @@ from experiments import errors
 from experiments.babilong_retriever import retriever
 from experiments.babilong_samples import sample_source
 from experiments.command_line import parse_flags
+from experiments.shared_flags import OUT
 
 SCHEMA = "armt_jax.babilong_recall"
 _METHODS = flags.DEFINE_string("methods", "bm25", "Some of bm25,embeddings.")
 _UNITS = flags.DEFINE_string("units", ",".join(UNITS), "Some of sentences,chunks.")
-_OUT = flags.DEFINE_string("out", "results/babilong_recall.json", "File of the figures.")
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         for unit in _UNITS.value.split(",")
     ]
     source = sample_source()
-    out = Path(_OUT.value)
+    out = Path(OUT.value or "results/retrieval_recall.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     about = {**source.about, "commit": git_commit()}

@@ -1,4 +1,4 @@
-"""Flags that say how passages are found."""
+"""How the flags say passages are found."""
 
 from __future__ import annotations
 

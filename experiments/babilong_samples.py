@@ -1,4 +1,8 @@
-"""Flags that say which samples of BABILong are meant: those of our models' evaluation."""
+"""Which samples of BABILong the flags mean: those of our models' evaluation.
+
+By default 100 of 4k tokens each. ``--workdir`` names a run of BABILong, whose tokenizer and books
+make exactly the samples that the run is evaluated on.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,11 @@ from armt_jax.tasks.babilong.babi import DATA_VARIABLE
 from armt_jax.tasks.babilong.evaluation_sets import EvaluationSet
 from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.training.workdir import read_config
+from experiments.shared_flags import LENGTHS, SAMPLES, WORKDIR
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of a run: its tokenizer and books, so exactly its samples."
-)
 _TASKS = flags.DEFINE_string("tasks", "qa1", "bAbI tasks, such as qa1,qa2.")
-_LENGTHS = flags.DEFINE_string("lengths", "4k", "Tokens of a context, such as 4k,64k.")
-_SAMPLES = flags.DEFINE_integer("samples", 100, "Samples of each task and length.")
 
+_LENGTH, _SAMPLES = "4k", 100
 _GPT2_SIZE, _SMALL_SIZE, _SEGMENT = 50_257, 2_048, 512
 
 
@@ -47,16 +48,17 @@ class SampleSource:
         Raises:
           ConfigError: a task that is not ``allowed``, an impossible length, missing data.
         """
-        if _SAMPLES.value < 1:
-            raise ConfigError(f"--samples = {_SAMPLES.value}: must be at least 1")
-        tasks, lengths = _parts(_TASKS.value), _parts(_LENGTHS.value)
+        samples = _SAMPLES if SAMPLES.value is None else SAMPLES.value
+        if samples < 1:
+            raise ConfigError(f"--samples = {samples}: must be at least 1")
+        tasks, lengths = _parts(_TASKS.value), _parts(LENGTHS.value or _LENGTH)
         for task in tasks:
             if task not in allowed:
                 raise ConfigError(f"--tasks = {task!r}: must be some of {', '.join(allowed)}")
         for task in tasks:
             config = dataclasses.replace(self.config, task=task)
             for length in lengths:
-                yield task, length, evaluation_set(config, self.books, length, _SAMPLES.value)
+                yield task, length, evaluation_set(config, self.books, length, samples)
 
 
 def sample_source() -> SampleSource:
@@ -68,8 +70,8 @@ def sample_source() -> SampleSource:
       ConfigError: a folder that is no run of BABILong, data that are missing.
     """
     run = None
-    if _WORKDIR.value is not None:
-        run = Path(_WORKDIR.value)
+    if WORKDIR.value is not None:
+        run = Path(WORKDIR.value)
         experiment = read_config(run)
         if not isinstance(experiment, BabilongExperiment):
             raise ConfigError(f"--workdir = {str(run)!r}: must be a run of BABILong")

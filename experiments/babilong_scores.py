@@ -1,9 +1,9 @@
-"""Score stored answers of a model to BABILong, and compare with what is published of it.
+"""Score stored answers of a model to BABILong, and compare with the scores that are known of them.
 
     python -m experiments.babilong_scores --predictions=FOLDER [--out=results/babilong_NAME.json]
 
 The folder is named after the model and holds BABILong's CSV files (``qa1_64k_....csv``). Ends with
-an error where a score is not the published one. With ``--out`` the cells go into a file that
+an error where a score is not the known one. With ``--out`` the cells go into a file that
 ``experiments.report table1`` reads.
 """
 
@@ -16,15 +16,18 @@ from absl import flags
 
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.babilong_results import BabilongCell, cell, write_cells
-from armt_jax.evaluation.published import PUBLISHED_PREDICTIONS
 from armt_jax.evaluation.results import git_commit
-from armt_jax.evaluation.stored_predictions import published_difference, read_predictions
+from armt_jax.evaluation.stored_predictions import (
+    KNOWN_SCORES,
+    difference_from_known,
+    read_predictions,
+)
 from experiments import errors
 from experiments.babilong_report import print_cells
 from experiments.command_line import parse_flags
+from experiments.shared_flags import OUT
 
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of stored answers.")
-_OUT = flags.DEFINE_string("out", None, "File for the cells.")
 
 
 def main(argv: list[str]) -> None:
@@ -36,24 +39,24 @@ def main(argv: list[str]) -> None:
     model = folder.resolve().name
     about = {"model": model, "commit": git_commit(), "noise": "books", "facts": "babi"}
     cells = [cell(a, **about, given="stored answers") for a in read_predictions(folder)]
-    if _OUT.value is not None:
-        Path(_OUT.value).parent.mkdir(parents=True, exist_ok=True)
-        write_cells(_OUT.value, cells)
+    if OUT.value is not None:
+        Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
+        write_cells(OUT.value, cells)
     print_cells(cells, f"{model}, stored answers")
     compare(model, cells)
 
 
 def compare(model: str, cells: list[BabilongCell]) -> None:
-    """Say how many cells agree with what is published.
+    """Say how many cells have the scores that are known.
 
     Raises:
       ConfigError: one that does not.
     """
-    known = [one for one in cells if one.length in PUBLISHED_PREDICTIONS.get(model, {})]
-    wrong = [text for text in (published_difference(model, one) for one in known) if text]
+    known = [one for one in cells if one.length in KNOWN_SCORES.get(model, {})]
+    wrong = [text for text in (difference_from_known(model, one) for one in known) if text]
     if wrong:
-        raise ConfigError(f"{model}: not the published scores: {'; '.join(wrong)}")
-    print(f"{model}: {len(known)} of {len(cells)} scores are published, all of them agree")
+        raise ConfigError(f"{model}: not the known scores: {'; '.join(wrong)}")
+    print(f"{model}: {len(known)} of {len(cells)} scores are known, all of them agree")
 
 
 if __name__ == "__main__":

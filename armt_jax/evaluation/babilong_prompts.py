@@ -116,17 +116,20 @@ TASK_PROMPTS = {
         _PLACES,
         (
             Example(
-                "The office is north of the kitchen. The garden is south of the kitchen.",
+                "The office is north of the kitchen. The garden is south of the kitchen. "
+                "The hallway is west of the garden.",
                 "What is north of the kitchen?",
                 "office",
             ),
             Example(
-                "The bathroom is east of the hallway. The hallway is east of the bedroom.",
+                "The bathroom is east of the hallway. The hallway is east of the bedroom. "
+                "The kitchen is north of the bedroom.",
                 "What is the hallway east of?",
                 "bedroom",
             ),
             Example(
-                "The kitchen is west of the office. The office is west of the garden.",
+                "The kitchen is west of the office. The office is west of the garden. "
+                "The bedroom is south of the kitchen.",
                 "What is west of the garden?",
                 "office",
             ),

@@ -72,16 +72,3 @@ PUBLISHED = (
         "qa5", "ARMT (145M)", (99.0, 98.7, 98.4, 97.3, 80.9, _NO), (0.3, 0.4, 0.3, 0.6, 7.6, _NO)
     ),
 )
-
-# What BABILong's leaderboard shows for stored answers: label-constrained, in percent without
-# decimals, qa1 to qa5.
-PUBLISHED_PREDICTIONS: dict[str, dict[str, tuple[int, ...]]] = {
-    "gemini-3-flash-preview": {
-        "0k": (100, 98, 87, 100, 97),
-        "32k": (77, 50, 30, 79, 82),
-        "64k": (75, 44, 27, 74, 77),
-        "128k": (66, 31, 21, 62, 62),
-        "512k": (61, 35, 21, 74, 67),
-        "1M": (57, 28, 30, 71, 67),
-    },
-}

@@ -124,9 +124,7 @@ def bert_embeddings(
     x = _norm(weights, "embeddings.LayerNorm", x, sizes.norm_eps)
     for layer in range(sizes.num_layers):
         at = f"encoder.layer.{layer}"
-        attended = _dense(
-            weights, f"{at}.attention.output.dense", _attend(weights, at, x, mask, sizes)
-        )
+        attended = _attend(weights, f"{at}.attention", x, mask, sizes.num_heads)
         x = _norm(weights, f"{at}.attention.output.LayerNorm", x + attended, sizes.norm_eps)
         inner = jax.nn.gelu(_dense(weights, f"{at}.intermediate.dense", x), approximate=False)
         outer = _dense(weights, f"{at}.output.dense", inner)
@@ -147,18 +145,16 @@ def packaged_embedder() -> BertEmbedder | None:
     return BertEmbedder(Path(spec.submodule_search_locations[0]) / "model", "all-MiniLM-L6-v2")
 
 
-def _attend(
-    weights: Weights, at: str, x: jax.Array, mask: jax.Array, sizes: BertSizes
-) -> jax.Array:
-    heads = (*x.shape[:2], sizes.num_heads, -1)
+def _attend(weights: Weights, at: str, x: jax.Array, mask: jax.Array, num_heads: int) -> jax.Array:
+    heads = (*x.shape[:2], num_heads, -1)
     query, key, value = (
-        _dense(weights, f"{at}.attention.self.{name}", x).reshape(heads)
-        for name in ("query", "key", "value")
+        _dense(weights, f"{at}.self.{name}", x).reshape(heads) for name in ("query", "key", "value")
     )
     scores = jnp.einsum("bthe,buhe->bhtu", query, key) / np.sqrt(query.shape[-1])
     scores = jnp.where(mask[:, None, None, :], scores, -1e9)
     shares = jax.nn.softmax(scores, axis=-1)
-    return jnp.einsum("bhtu,buhe->bthe", shares, value).reshape(x.shape)
+    mixed = jnp.einsum("bhtu,buhe->bthe", shares, value).reshape(x.shape)
+    return _dense(weights, f"{at}.output.dense", mixed)
 
 
 def _dense(weights: Weights, name: str, x: jax.Array) -> jax.Array:
