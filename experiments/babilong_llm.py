@@ -51,8 +51,10 @@ _PARAMETERS = flags.DEFINE_string(
 _KEY = flags.DEFINE_string("key_variable", "OPENAI_API_KEY", "Environment variable of the key.")
 _TIMEOUT = flags.DEFINE_float("timeout", 300.0, "Seconds without a byte.")
 _RETRIES = flags.DEFINE_integer("retries", 6, "Further tries of a question.")
-_MAX_REQUESTS = flags.DEFINE_integer("max_requests", None, "Requests that this run may send.")
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Tokens that this run may use.")
+_REQUESTS = flags.DEFINE_integer("request_budget", None, "Requests that this run may send.")
+_TOKENS = flags.DEFINE_integer(
+    "token_budget", None, "Tokens of prompts and answers that this run may use."
+)
 _RETRIEVAL = flags.DEFINE_string("retrieval", None, "bm25 or embeddings; without, all is given.")
 _UNIT = flags.DEFINE_string("unit", "sentences", "What is retrieved: sentences or chunks.")
 _CACHE = flags.DEFINE_string("cache", "runs/babilong_llm", "Folder of the answers.")
@@ -124,7 +126,7 @@ def _endpoint() -> ChatEndpoint:
         CompletionCache(_CACHE.value),
         key_variable=_KEY.value,
         patience=Patience(timeout=_TIMEOUT.value, retries=_RETRIES.value),
-        budget=Budget(_MAX_REQUESTS.value, _MAX_TOKENS.value),
+        budget=Budget(_REQUESTS.value, _TOKENS.value),
     )
 
 

@@ -101,8 +101,8 @@ def test_a_run_that_ends_early_keeps_what_it_has_and_goes_on(tmp_path, capsys):
         assert (one.length, one.samples) == ("600", 2)
         assert "qa1, 600: 2 of 3 answers" in capsys.readouterr().out
     with chat_server(said("office")) as server:
-        with pytest.raises(ConfigError, match="max_requests = 2: is spent"):
-            ask(tmp_path, server, max_requests=2)
+        with pytest.raises(ConfigError, match="request budget of 2 is spent"):
+            ask(tmp_path, server, request_budget=2)
         assert len(server.requests) == 2
         assert [(c.length, c.samples) for c in cells_of(tmp_path)] == [("600", 3), ("900", 1)]
         ask(tmp_path, server)

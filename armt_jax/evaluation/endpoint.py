@@ -61,12 +61,12 @@ class Budget:
         """Raise ``BudgetReachedError`` where another request of so many tokens is too much."""
         if self.max_requests is not None and self.requests >= self.max_requests:
             raise BudgetReachedError(
-                f"max_requests = {self.max_requests}: is spent; finished answers are kept, the "
+                f"request budget of {self.max_requests} is spent; finished answers are kept, the "
                 "same command goes on"
             )
         if self.max_tokens is not None and self.tokens + expected_tokens > self.max_tokens:
             raise BudgetReachedError(
-                f"max_tokens = {self.max_tokens}: {self.tokens} are spent and the next question "
+                f"token budget of {self.max_tokens}: {self.tokens} are spent and the next question "
                 f"has about {expected_tokens}; finished answers are kept, the same command goes on"
             )
 

@@ -209,7 +209,7 @@ def test_the_key_is_in_no_file_no_message_and_no_repr(endpoint, tmp_path, capsys
     shown = []
     for reply in (
         error(401, f"wrong key {KEY}"),
-        Reply(500, b"x" * 190 + f" {KEY}".encode()),
+        Reply(500, b"x" * 180 + f" {KEY}".encode()),
         Reply(body=f"Bearer {KEY} is no JSON".encode()),
         error(200, f"key {KEY}"),
     ):
@@ -232,14 +232,16 @@ def test_a_budget_ends_the_run_before_it_is_exceeded(endpoint):
         chat = endpoint(server, budget=Budget(max_requests=2))
         chat.complete(questions[0])
         chat.complete(questions[1])
-        with pytest.raises(BudgetReachedError, match="max_requests = 2: is spent"):
+        with pytest.raises(BudgetReachedError, match="request budget of 2 is spent"):
             chat.complete(questions[2])
         chat.complete(questions[1])  # stored ones cost nothing
         # The next run goes on; 11 tokens are spent, and about 10 more are too many.
         chat = endpoint(server, budget=Budget(max_tokens=20))
         chat.complete(questions[0])
         chat.complete(questions[2])
-        with pytest.raises(BudgetReachedError, match=r"11 are spent and the next .* about 10"):
+        with pytest.raises(
+            BudgetReachedError, match=r"token budget of 20: 11 are spent and the next .* about 10"
+        ):
             chat.complete(questions[3])
         assert len(server.requests) == 3
     with chat_server(Reply(500)) as server:
