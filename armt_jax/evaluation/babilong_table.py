@@ -18,6 +18,7 @@ from armt_jax.evaluation.published import LENGTHS, PUBLISHED, SOURCE
 from armt_jax.tasks.babilong.sample import tokens_of_length
 
 _ABSENT = "-"
+_TRAINED: dict[str, Any] = {"lw": 2.0, "ms": 9.0}
 _MEASURED: dict[str, Any] = {"lw": 1.0, "ms": 6.0}
 
 
@@ -181,7 +182,7 @@ def _draw_ours(axes: Axes, name: str, group: dict[str, BabilongCell]) -> None:
     x = [max(1, tokens_of_length(length)) for length in group]
     shown = [headline(cell) for cell in group.values()]
     # Of others' models: a thinner line, so that the trained ones stand out.
-    style = {"lw": 2.0, "ms": 9.0} if next(iter(group.values())).given is None else _MEASURED
+    style = _TRAINED if next(iter(group.values())).given is None else _MEASURED
     axes.plot(x, [one.value for one in shown], "-", color="black", marker="*", label=name, **style)
     low, high = [one.low for one in shown], [one.high for one in shown]
     axes.fill_between(x, low, high, color="black", alpha=0.12, lw=0)

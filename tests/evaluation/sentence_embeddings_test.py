@@ -43,7 +43,10 @@ def shapes():
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny")
     rng = np.random.default_rng(0)
-    weights = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes().items()}
+    # Of a size at which the two forms of GELU differ.
+    weights: dict[str, np.ndarray] = {
+        n: rng.normal(scale=0.5, size=s).astype(np.float32) for n, s in shapes().items()
+    }
     weights["embeddings.position_ids"] = np.arange(POSITIONS)[None]
     save_file(weights, path / "model.safetensors")
     config = {

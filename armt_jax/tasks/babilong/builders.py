@@ -101,7 +101,7 @@ class Records(Protocol):
         """How many."""
         ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
         """Record ``index``."""
         ...
 

@@ -65,7 +65,9 @@ def test_chunks_cut_anywhere(books):
 
 def test_every_token_of_every_supporting_fact_must_be_there(books):
     (sample,) = samples(books, 700, 1)
-    first, other, third = (TextPassage(*span, "") for span in sample.fact_spans.tolist())
+    first, other, third = (
+        TextPassage(start, stop, "") for start, stop in sample.fact_spans.tolist()
+    )
     assert QUESTION.supporting == (2, 0)
     assert supporting_facts_within(sample, [first, third])
     assert not supporting_facts_within(sample, [first, other])
