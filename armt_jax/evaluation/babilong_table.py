@@ -68,7 +68,7 @@ def group_cells(cells: Sequence[BabilongCell]) -> dict[tuple[str, str], dict[str
         if cell.length in group:
             raise ConfigError(f"{cell.task}, {cell.length}, {name_of(cell)}: is there twice")
         group[cell.length] = cell
-        steps = {one.step for one in group.values()}
+        steps = {one.step for one in group.values() if one.step is not None}
         if len(steps) > 1:
             raise ConfigError(
                 f"{cell.task}, {name_of(cell)}: has cells of steps {sorted(steps)}; must be of one"
