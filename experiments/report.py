@@ -20,9 +20,9 @@ from armt_jax.evaluation import babilong_table
 from armt_jax.evaluation.babilong_results import BabilongCell, read_cells
 from armt_jax.evaluation.results import atomic_write
 from experiments import errors
+from experiments.shared_flags import OUT
 
 _RESULTS = flags.DEFINE_string("results", "results", "Folder of the results.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write to; by default `report` in the results.")
 
 
 def _table1(results: Path, out: Path) -> None:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     if unknown or not names:
         raise ConfigError(f"reports = {unknown or names}: must be some of {', '.join(REPORTS)}")
     results = Path(_RESULTS.value)
-    out = Path(_OUT.value) if _OUT.value else results / "report"
+    out = Path(OUT.value) if OUT.value else results / "report"
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         REPORTS[name](results, out)

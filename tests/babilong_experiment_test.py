@@ -188,7 +188,7 @@ def test_a_model_that_answers_right_is_right(
     config = tiny(tmp_path)
     params = create_model(config.model).init(jax.random.key(0))
     evaluator = BabilongEvaluator(config, params, 7, tmp_path / "evaluation")
-    chosen = babilong_module.evaluation_set(config, evaluator.books, "256", 4)
+    chosen = babilong_module.evaluation_set(config.task, evaluator.books, "256", 4)
     right = [[evaluator.books.tokenizer.bare(sample.question.answer)] for sample in chosen]
     monkeypatch.setattr(babilong_module, "greedy_answers", lambda *args, **options: right)
     one = cell(evaluator.answers("256", 4), **ABOUT)

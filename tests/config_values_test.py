@@ -20,6 +20,11 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("model.memory_passing", "up", "must be one of released, layerwise"),
     ("model.retrieval", "top2", "must be one of exact, top1"),
     ("model.retrieval_states", 0, "must be at least 1"),
+    ("model.d_state", 0, "must be at least 1"),
+    ("model.expand", 0, "must be at least 1"),
+    ("model.chunk_size", 0, "must be at least 1"),
+    ("model.d_conv", 1, "must be at least 2"),
+    ("model.dt_rank", -1, "must be 0 (d_model / 16) or more"),
     ("model.attention_window", -1, "must be 0 (full) or more"),
     ("model.context_tokens", 0, "must be at least 1"),
     ("model.backbone", "bert", "must be one of gpt2, gpt_neox, llama"),
@@ -186,7 +191,12 @@ def test_impossible_entry_or_sum_is_refused(field: str, value: Any, message: str
 
 def test_every_group_is_covered_by_the_table() -> None:
     """A setting added to a group comes with its impossible values, or is listed here."""
-    free = {"model.wrap_pos", "curriculum.random_num_pairs", "optimizer.reset_per_stage"}
+    free = {
+        "model.wrap_pos",
+        "model.mixer_mlp",
+        "curriculum.random_num_pairs",
+        "optimizer.reset_per_stage",
+    }
     tested = {field for field, _, _ in IMPOSSIBLE}
     for group in VALID:
         if isinstance(VALID[group], dict):

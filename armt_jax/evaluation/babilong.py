@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from armt_jax.config import BabilongExperiment, ConfigError
+from armt_jax.config import BabilongConfig, BabilongExperiment, ConfigError
 from armt_jax.evaluation.answers import greedy_answers
 from armt_jax.evaluation.babilong_results import Answer, AnswerFile
 from armt_jax.evaluation.long_contexts import read_contexts
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def evaluation_set(
-    config: BabilongExperiment, books: TokenisedBooks, length: str, samples: int
+    task: BabilongConfig, books: TokenisedBooks, length: str, samples: int
 ) -> EvaluationSet:
     """The first ``samples`` of the official set of a length, in unseen books.
 
@@ -49,17 +49,17 @@ def evaluation_set(
     Raises:
       ConfigError: no such length, or data that are missing.
     """
-    folder, task = setup.data_folder(config.task), config.task.task
-    questions = evaluation_questions(task, folder)
+    folder, name = setup.data_folder(task), task.task
+    questions = evaluation_questions(name, folder)
     tokens = tokens_of_length(length)
     if folder is None:
         ids = list(range(len(questions)))
     else:
         hundred = load_hundred_ids(folder) if tokens >= LONG_TOKENS else None
-        ids = official_ids(task, length, questions, hundred)
+        ids = official_ids(name, length, questions, hundred)
     ids = _that_fit(ids, questions, books, tokens) if tokens else ids
     if not ids:
-        raise ConfigError(f"length = {length!r}: is too short for every story of {task}")
+        raise ConfigError(f"length = {length!r}: is too short for every story of {name}")
     return EvaluationSet(books, questions, ids[:samples], tokens)
 
 
@@ -92,7 +92,7 @@ class BabilongEvaluator:
 
         Contexts of one number of tokens are read side by side, ``evaluation.batch_size`` of them.
         """
-        chosen = evaluation_set(self.config, self.books, length, samples)
+        chosen = evaluation_set(self.config.task, self.books, length, samples)
         name = set_name(chosen)
         found = {a.id: a for a in self.file.read() if (a.set, a.step) == (name, self.step)}
         missing = [index for index, id_ in enumerate(chosen.ids) if id_ not in found]

@@ -28,7 +28,7 @@ class Answer:
       set: all that the contexts of this length depend on, as a hash (``frozen.set_name``).
       id: position of the question in its test file.
       question, target, output: as text.
-      step: of the checkpoint.
+      step: of the checkpoint; None for a model that was not trained here.
     """
 
     task: str
@@ -38,7 +38,7 @@ class Answer:
     question: str
     target: str
     output: str
-    step: int
+    step: int | None
 
 
 class AnswerFile:
@@ -95,9 +95,11 @@ class BabilongCell:
       exact_match, exact_match_low, exact_match_high: fractions; 95 % Wilson interval.
       label_match: share that is right by the label-constrained metric; None where the task has no
         labels.
-      model, rule, seed, step, commit: whose answers they are.
+      model, commit: whose answers they are, and the code that asked.
       noise, facts: where the contexts come from, such as ``books`` and ``babi``.
-      trained_tokens: the longest context of the training.
+      rule, seed, step, trained_tokens: memory rule, seed and checkpoint of a model trained here,
+        and the longest context of its training; None for any other model.
+      given: what any other model was given, such as ``few-shot, whole context``; else None.
     """
 
     task: str
@@ -109,13 +111,27 @@ class BabilongCell:
     exact_match_high: float
     label_match: float | None
     model: str
-    rule: str
-    seed: int
-    step: int
     commit: str
     noise: str
     facts: str
-    trained_tokens: int
+    rule: str | None = None
+    seed: int | None = None
+    step: int | None = None
+    trained_tokens: int | None = None
+    given: str | None = None
+
+    def __post_init__(self) -> None:
+        training = (self.rule, self.seed, self.step, self.trained_tokens)
+        if (None in training) == (self.given is None) or len({v is None for v in training}) > 1:
+            raise ConfigError(
+                f"cell of {self.model!r}: must have rule, seed, step and trained_tokens, or none "
+                "of them and given"
+            )
+
+    @property
+    def label_correct(self) -> int | None:
+        """Right answers by the label-constrained metric."""
+        return None if self.label_match is None else round(self.label_match * self.samples)
 
 
 def cell(answers: Sequence[Answer], **about: Any) -> BabilongCell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,14 +13,45 @@ from matplotlib.figure import Figure
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.babilong_results import BabilongCell
 from armt_jax.evaluation.figures import DPI, MARKERS, PALETTE, STYLE, save_figure
+from armt_jax.evaluation.intervals import wilson_interval
 from armt_jax.evaluation.published import LENGTHS, PUBLISHED, SOURCE
 from armt_jax.tasks.babilong.sample import tokens_of_length
 
 _ABSENT = "-"
+_TRAINED: dict[str, Any] = {"lw": 2.0, "ms": 9.0}
+_MEASURED: dict[str, Any] = {"lw": 1.0, "ms": 6.0}
+
+
+class Headline(NamedTuple):
+    """What a table shows of a cell, in percent; ``by_label`` says by which metric."""
+
+    value: float
+    low: float
+    high: float
+    by_label: bool
+
+
+def headline(cell: BabilongCell) -> Headline:
+    """Strict exact match; of a model that was not trained here, the label-constrained metric.
+
+    Such a model may say the right thing in other words.
+    """
+    if cell.given is None or cell.label_correct is None:
+        values = (cell.exact_match, cell.exact_match_low, cell.exact_match_high)
+        return Headline(*(100 * value for value in values), by_label=False)
+    interval = wilson_interval(cell.label_correct, cell.samples)
+    share = 100 * cell.label_correct / cell.samples
+    return Headline(share, 100 * interval.low, 100 * interval.high, by_label=True)
 
 
 def name_of(cell: BabilongCell) -> str:
-    """Whose cell it is, such as ``ours: armt-gpt2-4x128, delta_hard, seed 0, to 1,024 tokens``."""
+    """Whose cell it is.
+
+    Such as ``ours: armt-gpt2-4x128, delta_hard, seed 0, trained to 1,024 tokens``, or for a model
+    that was not trained here ``measured: gpt-4, few-shot, whole context``.
+    """
+    if cell.given is not None:
+        return f"measured: {cell.model}, {cell.given}"
     trained = f"trained to {cell.trained_tokens:,} tokens"
     return f"ours: {cell.model}, {cell.rule}, seed {cell.seed}, {trained}"
 
@@ -37,7 +68,7 @@ def group_cells(cells: Sequence[BabilongCell]) -> dict[tuple[str, str], dict[str
         if cell.length in group:
             raise ConfigError(f"{cell.task}, {cell.length}, {name_of(cell)}: is there twice")
         group[cell.length] = cell
-        steps = {one.step for one in group.values()}
+        steps = {one.step for one in group.values() if one.step is not None}
         if len(steps) > 1:
             raise ConfigError(
                 f"{cell.task}, {name_of(cell)}: has cells of steps {sorted(steps)}; must be of one"
@@ -51,7 +82,8 @@ def markdown(cells: Sequence[BabilongCell]) -> str:
     lengths = sorted({*LENGTHS, *(cell.length for cell in cells)}, key=tokens_of_length)
     lines = [
         f"Exact match, %. Published: {SOURCE} (+-: standard deviation of the runs). Ours: 95 % "
-        "Wilson interval, number of samples; another model and tokenizer, trained from scratch.",
+        "Wilson interval, number of samples; another model and tokenizer, trained from scratch. "
+        "Measured: models of others, by the label-constrained metric, exact match behind it.",
         "",
         f"| task | model | {' | '.join(lengths)} |",
         f"|---|---|{'---:|' * len(lengths)}",
@@ -88,6 +120,7 @@ def as_json(cells: Sequence[BabilongCell]) -> dict[str, Any]:
                     "exact_match": 100 * cell.exact_match,
                     "low": 100 * cell.exact_match_low,
                     "high": 100 * cell.exact_match_high,
+                    "label_match": None if cell.label_match is None else 100 * cell.label_match,
                     "samples": cell.samples,
                     "commit": cell.commit,
                 }
@@ -100,7 +133,7 @@ def as_json(cells: Sequence[BabilongCell]) -> dict[str, Any]:
 
 
 def figure(path: str | os.PathLike[str], cells: Sequence[BabilongCell]) -> None:
-    """Exact match against tokens, a panel for each task of ``cells`` (paper, Fig. 3).
+    """Exact match (``headline``) against tokens, a panel for each task (paper, Fig. 3).
 
     Raises:
       ConfigError: no cells, or contradictory ones.
@@ -149,10 +182,11 @@ def _draw_published(axes: Axes, task: str, styles: dict[str, dict[str, str]]) ->
 
 def _draw_ours(axes: Axes, name: str, group: dict[str, BabilongCell]) -> None:
     x = [max(1, tokens_of_length(length)) for length in group]
-    y = [100 * cell.exact_match for cell in group.values()]
-    axes.plot(x, y, "-", lw=2.0, color="black", marker="*", ms=9.0, label=name)
-    low = [100 * cell.exact_match_low for cell in group.values()]
-    high = [100 * cell.exact_match_high for cell in group.values()]
+    shown = [headline(cell) for cell in group.values()]
+    # Of others' models: a thinner line, so that the trained ones stand out.
+    style = _TRAINED if next(iter(group.values())).given is None else _MEASURED
+    axes.plot(x, [one.value for one in shown], "-", color="black", marker="*", label=name, **style)
+    low, high = [one.low for one in shown], [one.high for one in shown]
     axes.fill_between(x, low, high, color="black", alpha=0.12, lw=0)
 
 
@@ -165,5 +199,6 @@ def _published(value: float | None, spread: float | None) -> str:
 def _ours(cell: BabilongCell | None) -> str:
     if cell is None:
         return _ABSENT
-    low, high = 100 * cell.exact_match_low, 100 * cell.exact_match_high
-    return f"{100 * cell.exact_match:.1f} [{low:.1f}, {high:.1f}] (n={cell.samples})"
+    value, low, high, by_label = headline(cell)
+    exact = f", exact {100 * cell.exact_match:.1f}" if by_label else ""
+    return f"{value:.1f} [{low:.1f}, {high:.1f}] (n={cell.samples}{exact})"

@@ -53,8 +53,10 @@ class Transformer(BlockModel):
         """Nothing read yet, by ``batch_size`` texts."""
         cfg = self.config
         dtype = jnp.dtype(dtype or cfg.dtype or jnp.result_type(float))
-        empty = jnp.zeros((cfg.n_layer, batch_size, self.places, cfg.kv_heads, cfg.head_dim), dtype)
-        return TransformerState(empty, empty, jnp.zeros((batch_size,), jnp.int32))
+        shape = (cfg.n_layer, batch_size, self.places, cfg.kv_heads, cfg.head_dim)
+        # Two arrays: a state is donated, and no buffer twice.
+        keys, values = jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+        return TransformerState(keys, values, jnp.zeros((batch_size,), jnp.int32))
 
     def step(
         self, params: Params, state: TransformerState, segment: Segment

@@ -80,13 +80,13 @@ def run_segments(
     """
     _check_options(schedule, remat, bptt)
     reset = _checked_reset(reset, segments)
-    # A state that has read something already makes the text longer: its own concern.
-    model.config.check_text(segments.tokens.shape[0] * segments.tokens.shape[2])
     if schedule == "auto":
         schedule = choose_schedule(model, state, segments, reset, remat, bptt)
     why = why_not(schedule, model, state, segments, reset, remat, bptt)
     if why is not None:
         raise ConfigError(f"schedule = {schedule!r}: {why}")
+    # A state that has read something already makes the text longer: its own concern.
+    model.config.check_text(segments.tokens.shape[0] * segments.tokens.shape[2])
     options: dict[str, Any] = {"need_hidden": need_hidden, "mesh": mesh}
     first = last_window(segments.tokens.shape[0], bptt)
     if first and not need_hidden:
@@ -243,11 +243,6 @@ def _first_state(model: Any, params: Params, batch_size: int, window: int | None
     dtype = model.compute_dtype(params)
     if window is None:
         return model.init_state(batch_size, dtype)
-    if not isinstance(model, ARMT):
-        raise ConfigError(
-            f"sliding_window = True: must be False for model.family = {model.config.family!r}, "
-            "it is a variant of ARMT"
-        )
     return model.init_state(batch_size, dtype, window)
 
 
@@ -282,6 +277,11 @@ def forward(
     """
     tokens = check_tokens(tokens, model.config.vocab_size)
     mask = check_mask(attention_mask, tokens)
+    if sliding_window and not isinstance(model, ARMT):
+        raise ConfigError(
+            f"sliding_window = True: must be False for model.family = {model.config.family!r}, "
+            "it is a variant of ARMT"
+        )
     lengths = segment_lengths(tokens.shape[1], segment_size, alignment)
     model.config.check_segment(max(lengths) * (2 if sliding_window and len(lengths) > 1 else 1))
     model.config.check_text(tokens.shape[1])

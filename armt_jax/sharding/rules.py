@@ -63,7 +63,7 @@ PARAMETERS = (
     Rule(r"head\.(ln_f|final_layer_norm|norm)\.(scale|bias)", (FSDP,)),
     Rule(r"head\.(embed_out|lm_head)", (FSDP, TENSOR)),
     # Recurrent models (armt_jax/models/state_space): channels or heads lie over ``tensor``.
-    Rule(r"(embed|head)\.norm\.(scale|bias)", (FSDP,)),
+    Rule(r"embed\.norm\.(scale|bias)", (FSDP,)),
     Rule(r"layers\.(norm|norm_time|norm_channel|mlp\.norm)\.(scale|bias)", (STAGE, FSDP)),
     Rule(r"layers\.mlp\.(gate|up)\.kernel", (STAGE, FSDP, TENSOR)),
     Rule(r"layers\.mlp\.down\.kernel", (STAGE, TENSOR, FSDP)),

@@ -166,6 +166,15 @@ class Passage:
         ends = self._books.book(piece.book).ends
         return int(self._tokens_before[number] + ends[within] - ends[piece.first])
 
+    def sentence_ends(self) -> np.ndarray:
+        """int64 ``[num_sentences]``: tokens of the passage up to the end of each sentence."""
+        parts = [np.zeros(0, np.int64)]
+        for before, piece in zip(self._tokens_before, self._pieces, strict=False):
+            ends = self._books.book(piece.book).ends
+            last = ends[piece.first + 1 : piece.first + piece.count + 1]
+            parts.append(before + last - ends[piece.first])
+        return np.minimum(np.concatenate(parts), self.num_tokens)
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens ``start`` to ``stop`` of the passage, of the books' dtype."""
         stop = min(stop, self.num_tokens)

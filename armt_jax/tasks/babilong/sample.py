@@ -80,6 +80,7 @@ class BabilongSample:
         self.query = query
         self._facts = [np.asarray(fact, np.int32) for fact in facts]
         self._noise = noise
+        self._gaps = gaps
         self._fact_tokens = np.cumsum([0, *(fact.size for fact in self._facts)], dtype=np.int64)
         before = np.array([noise.gap(int(gap)) for gap in gaps], np.int64)
         starts = before + self._fact_tokens[:-1]
@@ -105,6 +106,17 @@ class BabilongSample:
                 number += 1
             start = until
         return np.concatenate(parts).astype(np.int32)
+
+    def sentence_spans(self) -> np.ndarray:
+        """int64 ``[n, 2]``: first token of each sentence of the context, and that behind its last.
+
+        Facts and noise in reading order; together they are the whole context.
+        """
+        ends = self._noise.sentence_ends()
+        facts_before = np.searchsorted(self._gaps, np.arange(ends.size), side="right")
+        ends = ends + self._fact_tokens[facts_before]
+        ends = np.sort(np.concatenate([ends, self.fact_spans[:, 1]]))
+        return np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
 
     def blocks(self, block_tokens: int = BLOCK_TOKENS) -> Iterator[np.ndarray]:
         """The context in int32 arrays of ``block_tokens`` each, the last one shorter."""
