@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,14 +14,24 @@ from armt_jax.evaluation.answers import greedy_answers
 from armt_jax.recurrence import run_segments
 from tests.small_models import lively_params, random_tokens, segments_of, small_model
 
-MODEL = small_model()
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+MODEL = small_model(n_layer=1)
 PARAMS = lively_params(MODEL)
 TEXT = random_tokens(MODEL, 2, 3, 5)  # 2 segments of 3 texts
 
 
+@functools.cache
 def memory():
     state = MODEL.init_state(3)
     return run_segments(MODEL, PARAMS, state, segments_of(TEXT), need_hidden=False)[0]
+
+
+@jax.jit
+def last_token(queries):
+    """The likeliest token after each of ``queries [3, 1, t]``, from the memories."""
+    hidden = MODEL.ask(PARAMS, memory(), segments_of(queries))
+    return MODEL.readout(PARAMS, hidden[:, 0, -1]).argmax(-1)
 
 
 def prompts_of(*lengths: int) -> list[np.ndarray]:
@@ -27,13 +40,10 @@ def prompts_of(*lengths: int) -> list[np.ndarray]:
 
 def slowly(row: int, prompt: np.ndarray, count: int) -> list[int]:
     """One token after another, each from a reading of the prompt alone."""
-    state = memory()
     ids = list(prompt)
     for _ in range(count):
         query = np.asarray(ids, np.int32)[None, None]
-        queries = segments_of(jnp.asarray(np.repeat(query, 3, axis=0)))
-        logits = MODEL.readout(PARAMS, MODEL.ask(PARAMS, state, queries)[row, 0, -1])
-        ids.append(int(logits.argmax()))
+        ids.append(int(last_token(jnp.asarray(np.repeat(query, 3, axis=0)))[row]))
     return ids[len(prompt) :]
 
 

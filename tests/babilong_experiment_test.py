@@ -53,6 +53,9 @@ def tiny(folder: Path, **task: Any) -> BabilongExperiment:
     return config
 
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
 @pytest.fixture(autouse=True)
 def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ARMT_DATA_DIR", raising=False)

@@ -46,3 +46,11 @@ def x64() -> Iterator[None]:
     """Float64 for one test: ``jax.enable_x64`` restores float32 when the test ends."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def quickly_compiled() -> Iterator[None]:
+    """For tests that look at values and at no speeds: programs are compiled in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -27,7 +27,14 @@ from tests.layerwise_cases import (
     resets,
     scans,
 )
-from tests.small_models import assert_close, quick_jit, random_tokens, segments_of, small_model
+from tests.small_models import (
+    assert_close,
+    lively_params,
+    quick_jit,
+    random_tokens,
+    segments_of,
+    small_model,
+)
 
 
 @pytest.mark.usefixtures("x64")
@@ -165,7 +172,7 @@ def test_what_cannot_be_is_refused() -> None:
     model = small_model()
     text, state = segments_of(random_tokens(model, 2, 1, T)), model.init_state(1)
     window = model.init_state(1, window=T)
-    read = functools.partial(armt_jax.run_segments, params=None, segments=text)
+    read = functools.partial(armt_jax.run_segments, params=lively_params(model), segments=text)
     reset = jnp.zeros((2, 1), bool)
     wrong_model: Any = _TopToBottom()
     refused = [

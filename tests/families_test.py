@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ from tests.mesh_cases import SCORING, batches, mesh_of, model_of
 from tests.small_models import assert_close, lively_params, quick_jit
 
 BLOCK_FAMILIES = ("rmt", "prmt", "rmt_r", "transformer")
-
-
-@pytest.fixture
-def quickly_compiled() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _tiny(folder: Path, family: str) -> ExperimentConfig:

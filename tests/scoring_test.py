@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -44,8 +43,7 @@ def gradients(scoring: Scoring, batch: Any) -> Any:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("longest", [3, 5])
-@pytest.mark.parametrize("behind", [0, 4])
+@pytest.mark.parametrize(("longest", "behind"), [(3, 4), (5, 0)])
 def test_marked_answers_score_as_answers_at_the_end(longest: int, behind: int) -> None:
     batch = draw_batch(3)
     assert not batch.query_mask.all()  # some queries are padding
@@ -60,7 +58,7 @@ def test_every_token_of_an_answer_must_be_right() -> None:
     """The model's own predictions as answers are right, and wrong with any one token changed."""
     batch = marked(draw_batch(3), behind=2)
     params = busy_params()
-    score = jax.jit(lambda batch: MarkedAnswer(3).score(MODEL, params, batch))
+    score = quick_jit(lambda batch: MarkedAnswer(3).score(MODEL, params, batch))
     predicted = _follow_the_model(params, batch)
     right = score(predicted).matches
     asked = int(batch.query_mask.any(-1).sum())
@@ -75,9 +73,9 @@ def test_every_token_of_an_answer_must_be_right() -> None:
 def _follow_the_model(params: Any, batch: Marked) -> Marked:
     """``batch`` with the answers that the model gives, token by token."""
     queries = batch.queries.copy()
+    predict = quick_jit(lambda batch: MODEL.readout(params, _hidden(params, batch)).argmax(-1))
     for place in np.flatnonzero(batch.loss_mask.any((0, 1))):
-        hidden = _hidden(params, batch._replace(queries=queries))
-        tokens = np.asarray(jnp.argmax(MODEL.readout(params, hidden), -1))
+        tokens = np.asarray(predict(batch._replace(queries=queries)))
         queries[:, :, place + 1] = tokens[:, :, place]
     return batch._replace(queries=queries)
 

@@ -264,7 +264,7 @@ def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
 def test_what_these_models_do_not_have_is_refused_by_name() -> None:
     model = recurrent_model("mamba")
     params, tokens = lively_params(model), random_tokens(model, 1, 4)
-    with pytest.raises(ConfigError, match="sliding_window = True: must be False for .* 'mamba'"):
+    with pytest.raises(ConfigError, match=r"sliding_window = True: must be False for .* 'mamba'"):
         armt_jax.forward(model, params, tokens, segment_size=2, sliding_window=True)
     text = segments_of(tokens.reshape(2, 1, 2))
     with pytest.raises(ConfigError, match=r"schedule = 'chunked': needs .*low-rank"):
