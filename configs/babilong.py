@@ -8,10 +8,10 @@ value can be replaced: ``--config.model.rule=armt --config.seed=1``. ``ARMT_DATA
 ``--config.task.data_dir``) names a folder with ``babi/en-10k``, ``books/train``, ``books/test`` and
 ``gpt2-bpe``; without books: ``--config.task.noise=built_in``, clearly second best.
 
-Preset    Model                    Trains on                                Cost
-default   4 x 128, from scratch    simulated stories, to 16 segments of 64  2 CPU cores, not finished
-paper     GPT-2 small with ARMT    bAbI's files, to 32 segments of 512      GPUs (not run here)
-tiny      1 x 32                   4 segments, 16 steps                     2 CPU cores, a smoke run
+Preset    Model                    Trains on                               Cost
+default   4 x 128, from scratch    simulated stories, 16 segments of 64    2 CPU cores, not finished
+paper     GPT-2 small with ARMT    bAbI files, 32 segments of 512          GPUs (not run here)
+tiny      1 x 32                   4 segments, 16 steps                    2 CPU cores, a smoke run
 
 The default first learns to look up: four segments with one fact each and nothing else. A model that
 starts among noise answers with the latest place, and stays there. **Not there yet**: several facts
