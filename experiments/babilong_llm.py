@@ -1,7 +1,7 @@
 r"""Ask any language model behind an OpenAI-compatible endpoint the questions of BABILong.
 
     OPENAI_API_KEY=... python -m experiments.babilong_llm --base_url=https://api.openai.com/v1 \
-        --model=NAME --tasks=qa1 --lengths=4k,64k --samples=100 [--retrieval=bm25]
+        --llm=NAME --tasks=qa1 --lengths=4k,64k --samples=100 [--retrieval=bm25]
 
 The samples are those of our models' evaluation (``--workdir`` names a run whose tokenizer and books
 they are made with), as text in a few-shot prompt; with ``--retrieval`` only what is retrieved of
@@ -42,7 +42,7 @@ from experiments.command_line import parse_flags
 from experiments.shared_flags import OUT
 
 _BASE_URL = flags.DEFINE_string("base_url", None, "Such as https://api.openai.com/v1.")
-_MODEL = flags.DEFINE_string("model", None, "The model's name at the endpoint.")
+_MODEL = flags.DEFINE_string("llm", None, "The model's name at the endpoint.")
 _PARAMETERS = flags.DEFINE_string(
     "parameters",
     '{"temperature": 0, "max_tokens": 64}',
@@ -112,7 +112,7 @@ def _add_cell(path: Path, one: BabilongCell) -> None:
 
 def _endpoint() -> ChatEndpoint:
     if _BASE_URL.value is None or _MODEL.value is None:
-        raise ConfigError("--base_url and --model: must name an endpoint and one of its models")
+        raise ConfigError("--base_url and --llm: must name an endpoint and one of its models")
     try:
         parameters = json.loads(_PARAMETERS.value)
     except ValueError:

@@ -33,7 +33,7 @@ def machine(monkeypatch, tmp_path):
 def ask(tmp_path, server, **changes):
     values = {
         "base_url": server.url,
-        "model": "org/m-1",
+        "llm": "org/m-1",
         "lengths": "600,900",
         "samples": 3,
         "retries": 0,
@@ -113,7 +113,7 @@ def test_a_run_that_ends_early_keeps_what_it_has_and_goes_on(tmp_path, capsys):
 def test_wrong_flags_are_one_line(tmp_path):
     with chat_server(said("office")) as server:
         for changes, message in (
-            ({"base_url": None}, "--base_url and --model: must name"),
+            ({"base_url": None}, "--base_url and --llm: must name"),
             ({"parameters": "[1]"}, r"--parameters = '\[1\]': must be a JSON object"),
             ({"tasks": "qa1,qa6"}, "--tasks = 'qa6': must be some of qa1"),
             ({"samples": 0}, "--samples = 0"),

@@ -48,7 +48,9 @@ def _tiny(folder: Path, family: str) -> ExperimentConfig:
 
 
 @pytest.mark.usefixtures("quickly_compiled")
-@pytest.mark.parametrize("family", BLOCK_FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["rmt", *(pytest.param(f, marks=pytest.mark.slow) for f in BLOCK_FAMILIES[1:])]
+)
 def test_a_tiny_experiment_trains_saves_and_is_evaluated(
     family: str,
     tmp_path: Path,

@@ -43,7 +43,9 @@ def gradients(scoring: Scoring, batch: Any) -> Any:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("longest", "behind"), [(3, 4), (5, 0)])
+@pytest.mark.parametrize(
+    ("longest", "behind"), [(3, 4), pytest.param(5, 0, marks=pytest.mark.slow)]
+)
 def test_marked_answers_score_as_answers_at_the_end(longest: int, behind: int) -> None:
     batch = draw_batch(3)
     assert not batch.query_mask.all()  # some queries are padding

@@ -31,7 +31,7 @@ each_kind = pytest.mark.parametrize(
 )
 
 
-@every_family
+@each_kind
 @pytest.mark.usefixtures("x64")
 def test_equals_a_loop_over_tokens_in_gradients(family: str) -> None:
     """Of the parameters and of the state before; two segments, the second one shorter."""

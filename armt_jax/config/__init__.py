@@ -19,7 +19,8 @@ from armt_jax.config.experiment import (
     from_config_dict,
     to_dict,
 )
-from armt_jax.config.model import BACKBONES, DTYPES, FAMILIES, STATE_SPACE_FAMILIES, ModelConfig
+from armt_jax.config.families import BACKBONES, DTYPES, FAMILIES, STATE_SPACE_FAMILIES
+from armt_jax.config.model import ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import (
     REMATS,

@@ -25,8 +25,9 @@ import numpy as np
 
 from armt_jax.config import ConfigError
 from armt_jax.tasks.babilong.babi import Question
+from armt_jax.tasks.babilong.dense_contexts import Segments, spread, write_densely
 from armt_jax.tasks.babilong.events import SIMULATED_TASKS
-from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
+from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.tasks.babilong.questions import QuestionSource
 from armt_jax.tasks.babilong.sample import (
     RESERVED_TOKENS,
@@ -126,7 +127,7 @@ class ExampleMaker:
         else:
             question, facts = self._dense_question(rng)
             asked = make_query(self.books.tokenizer, question.question, question.answer)
-            context, mask = self._dense(facts, rng)
+            context, mask = write_densely(self.books, facts, shape, self.noise, rng)
         queries = np.zeros((self.num_queries, self.query_size), np.int32)
         query_mask, loss_mask = np.zeros(queries.shape, bool), np.zeros(queries.shape, bool)
         for row, query in enumerate(self._queries(question, asked, rng)):
@@ -187,49 +188,19 @@ class ExampleMaker:
             f"enough for a story, and none of {_MOST_DRAWS} fitted"
         )
 
-    def _dense_question(self, rng: np.random.Generator) -> tuple[Question, list[list[list[int]]]]:
-        """A question, and its facts as ids, segment by segment: at least one in each."""
+    def _dense_question(self, rng: np.random.Generator) -> tuple[Question, Segments]:
+        """A question, and its facts as ids, segment by segment."""
         for _ in range(_MOST_DRAWS):
             most = self.max_segments * self.facts_per_segment
             question = self._question(rng, most, self.max_segments * self.segment_size)
-            rest = self.books.tokenizer.facts(question.facts)
-            segments = []
-            while rest:
-                count = int(rng.integers(1, self.facts_per_segment, endpoint=True))
-                while sum(map(len, rest[:count])) > self.segment_size:
-                    count -= 1
-                segments.append(rest[:count])
-                rest = rest[count:]
-                if count == 0:
-                    break
-            if not rest and len(segments) <= self.max_segments:
+            facts = self.books.tokenizer.facts(question.facts)
+            segments = spread(facts, self.facts_per_segment, self.segment_size, rng)
+            if segments is not None and len(segments) <= self.max_segments:
                 return question, segments
         raise ConfigError(
             f"max_segments = {self.max_segments} of {self.segment_size} tokens: must hold a story "
             f"with 1 to {self.facts_per_segment} facts in each, and none of {_MOST_DRAWS} fitted"
         )
-
-    def _dense(
-        self, segments: list[list[list[int]]], rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Context and mask, flat: the last segments hold facts, padding around them."""
-        shape = (self.max_segments, self.segment_size)
-        context, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        for row, facts in enumerate(segments, start=self.max_segments - len(segments)):
-            room = int(self.noise * (self.segment_size - sum(map(len, facts))))
-            size = int(rng.integers(0, room, endpoint=True))
-            noise = draw_passage(self.books, size, rng).read(0, size)
-            cuts = np.sort(rng.integers(0, noise.size, len(facts), endpoint=True))
-            parts = np.split(noise, cuts)
-            mixed = [parts[0]]
-            for fact, part in zip(facts, parts[1:], strict=True):
-                mixed += [np.asarray(fact), part]
-            tokens = np.concatenate(mixed)
-            # Anywhere in the segment: what is found at a place is not looked for by its meaning.
-            start = int(rng.integers(0, self.segment_size - tokens.size, endpoint=True))
-            context[row, start : start + tokens.size] = tokens
-            mask[row, start : start + tokens.size] = True
-        return context.reshape(-1), mask.reshape(-1)
 
     def _queries(self, question: Question, asked: Query, rng: np.random.Generator) -> list[Query]:
         chosen = [asked]
