@@ -15,7 +15,8 @@ import pytest
 from armt_jax.config import ConfigError
 from armt_jax.tasks import frozen_sets
 from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, stream_key
-from armt_jax.tasks.frozen_sets import default_data_dir, frozen_config, frozen_size, load_frozen
+from armt_jax.tasks.frozen_sets import frozen_config, frozen_size, load_frozen
+from armt_jax.tasks.tfds_sets import default_data_dir
 
 # As in training: the sets ask one query per context and have no random lengths all the same.
 TASK = AssociativeRetrieval(

@@ -18,12 +18,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from armt_jax.config import ConfigError
+from armt_jax.tasks import tfds_sets
 from armt_jax.tasks.babilong.babi import Question, load_questions
 from armt_jax.tasks.babilong.books import BookFolder
-from armt_jax.tasks.babilong.builds import build_or_open
-from armt_jax.tasks.frozen_sets import default_data_dir
 
-_MAX_BYTES = 900 * 2**20  # under TFDS's shuffle.MAX_MEM_BUFFER_SIZE
 _SPLIT = "whole"
 
 
@@ -46,7 +44,7 @@ class BabiSet(tfds.core.GeneratorBasedBuilder):
         features["supporting"] = tfds.features.Tensor(
             shape=(None,), dtype=np.int64, encoding="bytes"
         )
-        return _info(self, "bAbI tasks v1.2 (arXiv 1502.05698).", features)
+        return tfds_sets.dataset_info(self, "bAbI tasks v1.2 (arXiv 1502.05698).", features)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {_SPLIT: self._generate_examples()}
@@ -82,7 +80,9 @@ class BookSet(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {"book_text": tfds.features.Text()}
-        return _info(self, "Books: a folder of text files, as PG-19 has them.", features)
+        return tfds_sets.dataset_info(
+            self, "Books: a folder of text files, as PG-19 has them.", features
+        )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {_SPLIT: self._generate_examples()}
@@ -150,7 +150,7 @@ def load_babi_set(
 
     Args:
       folder, task, split, num_questions: as in ``load_questions``.
-      data_dir: folder of the sets; None for ``frozen_sets.default_data_dir()``.
+      data_dir: folder of the sets; None for ``tfds_sets.default_data_dir()``.
 
     Raises:
       ConfigError: as ``load_questions``; a folder that cannot be written, a damaged set.
@@ -158,8 +158,8 @@ def load_babi_set(
     questions = load_questions(folder, task, split, num_questions)
     digest = hashlib.blake2b(repr(questions).encode(), digest_size=8).hexdigest()
     config = BabiSetConfig(name=f"{task}_{split}_{digest}", questions=questions)
-    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    return [_question(one) for one in build_or_open(BabiSet, config, root, _SPLIT, len(questions))]
+    records = tfds_sets.read_set(BabiSet, config, data_dir, _SPLIT, len(questions))
+    return [_question(record) for record in records]
 
 
 def load_book_set(
@@ -169,7 +169,7 @@ def load_book_set(
 
     Args:
       folder: of ``.txt`` files.
-      data_dir: folder of the sets; None for ``frozen_sets.default_data_dir()``.
+      data_dir: folder of the sets; None for ``tfds_sets.default_data_dir()``.
 
     Raises:
       ConfigError: no books, more than fit into one set, a folder that cannot be written, a damaged
@@ -177,16 +177,15 @@ def load_book_set(
     """
     books = BookFolder(folder)
     size = sum(path.stat().st_size for path in Path(folder).glob("*.txt"))
-    if size > _MAX_BYTES:
+    if size > tfds_sets.MAX_BYTES:
         raise ConfigError(
-            f"{folder}: {size:,} bytes of books are too many for one set (at most {_MAX_BYTES:,}); "
-            "BookFolder reads the files as they are"
+            f"{folder}: {size:,} bytes of books are too many for one set "
+            f"(at most {tfds_sets.MAX_BYTES:,}); BookFolder reads the files as they are"
         )
     prints = "".join(books.fingerprint(index) for index in range(len(books)))
     digest = hashlib.blake2b(prints.encode(), digest_size=8).hexdigest()
     config = BookSetConfig(name=f"books_{len(books)}_{digest}", books=books)
-    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    return RecordBooks(build_or_open(BookSet, config, root, _SPLIT, len(books)))
+    return RecordBooks(tfds_sets.open_set(BookSet, config, data_dir, _SPLIT, len(books)))
 
 
 def tfds_books(split: str, data_dir: str | os.PathLike[str] | None = None) -> RecordBooks:
@@ -205,23 +204,11 @@ def tfds_books(split: str, data_dir: str | os.PathLike[str] | None = None) -> Re
         raise
     # TFDS, its lazy import of TensorFlow and its downloads have no common class of errors.
     except (Exception, SystemExit) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"TFDS pg19, split {split!r}: cannot be had ({lines[0][:200]}); it is prepared with "
-            "TensorFlow installed: tfds.builder('pg19', file_format='array_record')"
+            f"TFDS pg19, split {split!r}: cannot be had ({tfds_sets.first_line(error)}); it is "
+            "prepared with TensorFlow installed: tfds.builder('pg19', file_format='array_record')"
             ".download_and_prepare(); or give a folder of PG-19's text files"
         ) from error
-
-
-def _info(
-    builder: tfds.core.DatasetBuilder, description: str, features: dict[str, Any]
-) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=description,
-        features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,  # record i stays record i
-    )
 
 
 def _question(record: dict[str, Any]) -> Question:

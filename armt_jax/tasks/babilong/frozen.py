@@ -7,25 +7,20 @@ all that its samples depend on, so another tokenizer, other books or another see
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from armt_jax.config import ConfigError
+from armt_jax.tasks import tfds_sets
 from armt_jax.tasks.babilong.evaluation_sets import EvaluationSet
 from armt_jax.tasks.babilong.sample import BabilongSample
-from armt_jax.tasks.frozen_sets import CACHE_VARIABLE, default_data_dir
 
-_MAX_BYTES = 900 * 2**20  # under TFDS's shuffle.MAX_MEM_BUFFER_SIZE
 _SPLIT = "test"
 
 
@@ -82,12 +77,8 @@ class FrozenBabilong(tfds.core.GeneratorBasedBuilder):
             "question": tfds.features.Text(),
             "answer": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="BABILong (arXiv 2406.10149): bAbI questions in long contexts.",
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # sample i stays sample i
-        )
+        text = "BABILong (arXiv 2406.10149): bAbI questions in long contexts."
+        return tfds_sets.dataset_info(self, text, features)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {_SPLIT: self._generate_examples()}
@@ -105,36 +96,21 @@ def load_frozen_babilong(
 
     Args:
       samples: the set; with its files there, none of its samples is made.
-      data_dir: folder of the sets; None for ``frozen_sets.default_data_dir()``.
+      data_dir: folder of the sets; None for ``tfds_sets.default_data_dir()``.
 
     Raises:
       ConfigError: a set too large for files, a folder that cannot be written, a damaged set.
     """
-    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     num_bytes = len(samples) * samples.num_tokens * samples.books.tokenizer.dtype.itemsize
-    if num_bytes > _MAX_BYTES:
+    if num_bytes > tfds_sets.MAX_BYTES:
         raise ConfigError(
             f"num_tokens = {samples.num_tokens}: {len(samples)} samples are too large to freeze; "
-            f"at most {_MAX_BYTES * samples.num_tokens // num_bytes} tokens each, or an "
+            f"at most {tfds_sets.MAX_BYTES * samples.num_tokens // num_bytes} tokens each, or an "
             "EvaluationSet, which makes them as they are read"
         )
     config = FrozenBabilongConfig(name=set_name(samples), samples=samples)
-    folder = root / FrozenBabilong.name / config.name / str(FrozenBabilong.VERSION)
-    with _quiet():
-        if not os.path.isdir(folder):
-            _build(config, root, folder)
-        try:
-            builder = FrozenBabilong(data_dir=root, config=config)
-            source = builder.as_data_source(_SPLIT)  # pyright: ignore[reportCallIssue]
-            if len(source) != len(samples):
-                raise ValueError(f"{len(source)} samples")
-            return [_sample(record) for record in source.__getitems__(range(len(source)))]
-        # TFDS, protobuf, JSON and array_record have no common class of errors.
-        except Exception as error:
-            raise ConfigError(
-                f"data_dir = {str(root)!r}: the set in {folder} is damaged ({_line(error)}); "
-                "delete that folder and it is built anew"
-            ) from error
+    records = tfds_sets.read_set(FrozenBabilong, config, data_dir, _SPLIT, len(samples))
+    return [_sample(record) for record in records]
 
 
 def set_name(samples: EvaluationSet) -> str:
@@ -175,36 +151,3 @@ def _sample(record: dict[str, Any]) -> FrozenSample:
         question=record["question"].decode(),
         answer=record["answer"].decode(),
     )
-
-
-def _build(config: FrozenBabilongConfig, root: Path, folder: Path) -> None:
-    tfds.disable_progress_bar()
-    try:
-        FrozenBabilong(data_dir=root, config=config).download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-        )
-    except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError
-        # Another process may have finished the same set in the meantime: its folder is as good.
-        if not os.path.isdir(folder):
-            raise ConfigError(
-                f"data_dir = {str(root)!r}: must be a folder that can be written, with room for "
-                f"the set ({_line(error)}); {CACHE_VARIABLE} names another"
-            ) from error
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """TFDS prints advice about downloads and custom configs; neither is true of these sets."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

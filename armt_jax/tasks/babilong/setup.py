@@ -16,7 +16,7 @@ from armt_jax.tasks.babilong.tokenizers import (
     load_tokenizer,
 )
 from armt_jax.tasks.babilong.vocabulary import small_tokenizer
-from armt_jax.tasks.frozen_sets import default_data_dir
+from armt_jax.tasks.tfds_sets import default_data_dir
 
 TOKENIZER_FILE = "tokenizer.json"
 

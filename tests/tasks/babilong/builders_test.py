@@ -71,7 +71,7 @@ def test_books_of_a_set_are_those_of_the_folder(tmp_path, monkeypatch):
         for corpus in (files, books)
     ]
     assert (passages[0].read(0, 500) == passages[1].read(0, 500)).all()
-    monkeypatch.setattr("armt_jax.tasks.babilong.builders._MAX_BYTES", 1000)
+    monkeypatch.setattr("armt_jax.tasks.tfds_sets.MAX_BYTES", 1000)
     with pytest.raises(ConfigError, match="are too many for one set"):
         load_book_set(folder, tmp_path / "sets")
 
