@@ -113,3 +113,15 @@ def _check_number(name: str, value: str, present: object) -> None:
         kind(value)
     except ValueError:
         raise ConfigError(f"{name} = {value!r}: must be of type {kind.__name__}") from None
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """What ``--name=10,50,100`` holds.
+
+    Raises:
+      ConfigError: something that is no number of at least 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise ConfigError(f"--{name} = {text!r}: must be numbers of at least 1, such as 10,50,100")
+    return tuple(int(part) for part in parts)

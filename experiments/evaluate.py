@@ -15,30 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
 from armt_jax.config import (
     BabilongExperiment,
     ConfigError,
-    Experiment,
     ExperimentConfig,
     TaskConfig,
     from_config_dict,
 )
 from armt_jax.evaluation.tables import print_table
-from armt_jax.models import create_model
-from armt_jax.processes import is_main, mark_agreed, process_count, together
-from armt_jax.sharding import data_mesh
-from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
-from armt_jax.training.optimizer import create_optimizer
-from armt_jax.training.state import abstract_state
+from armt_jax.processes import is_main, process_count, together
+from armt_jax.training.checkpoints import LATEST
 from armt_jax.training.workdir import read_config
 from experiments import babilong_report, errors, launch_flags, retrieval_report
-from experiments.command_line import parse_flags
+from experiments.command_line import numbers, parse_flags
+from experiments.restoring import restore, which_checkpoint
 
-_CHECKPOINTS = "checkpoints"
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration of the run, whose workdir is looked into.", lock_config=True
 )
@@ -88,7 +82,7 @@ def _evaluate_babilong(config: BabilongExperiment, folder: Path) -> None:
     samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
     if samples < 1:
         raise ConfigError(f"--samples = {samples}: must be at least 1")
-    found = _restore(config, folder, _which(folder))
+    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
     params = found.state.params
     babilong_report.evaluate_lengths(config, params, found.step, folder, lengths, samples)
 
@@ -103,15 +97,17 @@ def _evaluate_retrieval(config: ExperimentConfig, folder: Path) -> None:
     _refuse_flags("associative retrieval", lengths=_LENGTHS.value)
     with together():
         task = _task(config)
-        lengths = config.evaluation.num_pairs if _PAIRS.value is None else _numbers(_PAIRS.value)
+        lengths = (
+            config.evaluation.num_pairs if _PAIRS.value is None else numbers("pairs", _PAIRS.value)
+        )
         samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
         if samples < 1:
             raise ConfigError(f"--samples = {samples}: must be at least 1")
         for num_pairs in lengths:
             dataclasses.replace(task, num_pairs=num_pairs)
             config.model.check_text((num_pairs + 1) * _segment_length(task))
-        which = _which(folder)
-    found = _restore(config, folder, which)
+        which = which_checkpoint(folder, _STEP.value)
+    found = restore(config, folder, which)
     rows = retrieval_report.evaluate_lengths(
         config, found.state.params, found.step, task, lengths, samples
     )
@@ -135,36 +131,6 @@ def _task(config: ExperimentConfig) -> TaskConfig:
 
 def _segment_length(task: TaskConfig) -> int:
     return task.key_size + task.value_size + 2
-
-
-def _which(folder: Path) -> str | int:
-    which = _STEP.value
-    if which not in (LATEST, BEST):
-        if not which.isdecimal():
-            raise ConfigError(f"--step = {which!r}: must be {LATEST}, {BEST} or a number of steps")
-        which = int(which)
-    if not (folder / _CHECKPOINTS).is_dir():
-        raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
-    return which
-
-
-def _restore(config: Experiment, folder: Path, which: str | int) -> Restored:
-    # Several processes have no device in common, so all hold the state.
-    mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
-    model, optimizer = create_model(config.model), create_optimizer(config.optimizer)
-    template = abstract_state(model, optimizer, mesh)
-    reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
-    found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
-    if found is None:
-        raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
-    return found
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
-        raise ConfigError(f"--pairs = {text!r}: must be numbers of at least 1, such as 10,50,100")
-    return tuple(int(part) for part in parts)
 
 
 if __name__ == "__main__":

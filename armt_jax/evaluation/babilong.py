@@ -29,7 +29,7 @@ from armt_jax.tasks.babilong.questions import evaluation_questions
 from armt_jax.tasks.babilong.sample import BabilongSample, tokens_of_length
 
 # Tokens of an answer, its end included: lists of qa8 are the longest.
-_ANSWER_TOKENS = 16
+ANSWER_TOKENS = 16
 # A context this long is worth keeping half-read.
 _SNAPSHOT_FROM = 2_000_000
 # Tokens of each context that one call of the compiled program reads: so many that calls cost
@@ -85,7 +85,7 @@ class BabilongEvaluator:
         self.file = AnswerFile(folder / "babilong_answers.jsonl")
         tokenizer = setup.tokenizer(config.task, config.model.vocab_size, Path(config.workdir))
         self.books = setup.tokenised_books(config.task, "test", tokenizer)
-        self._reader = self._create_reader()
+        self._reader = babilong_reader(config, params)
 
     def answers(self, length: str, samples: int) -> list[Answer]:
         """All answers at one length, those that are in the file already and new ones.
@@ -143,23 +143,25 @@ class BabilongEvaluator:
             self.params,
             jax.device_put(state, jax.devices()[0]),
             [[sample.query.prompt] for sample in batch],
-            max_new_tokens=_ANSWER_TOKENS,
+            max_new_tokens=ANSWER_TOKENS,
             stop_token=tokenizer.end_id,
         )
         return [tokenizer.decode_answer(ids) for (ids,) in answers]
 
-    def _create_reader(self) -> StreamReader:
-        """With the tokens of a segment shared out over two devices, where the model can."""
-        devices = min(2, jax.local_device_count())
-        can_share = isinstance(self.model, ARMT) and self.config.model.n_layer >= 2 * devices - 1
-        segment = self.config.task.segment_size
-        return StreamReader(
-            self.model,
-            self.params,
-            segment_size=segment,
-            block_segments=max(1, _BLOCK_TOKENS // segment),
-            mesh=context_mesh(devices) if devices > 1 and can_share else None,
-        )
+
+def babilong_reader(config: BabilongExperiment, params: Params) -> StreamReader:
+    """A reader with the tokens of a segment shared out over two devices, where the model can."""
+    model = create_model(config.model)
+    devices = min(2, jax.local_device_count())
+    can_share = isinstance(model, ARMT) and config.model.n_layer >= 2 * devices - 1
+    segment = config.task.segment_size
+    return StreamReader(
+        model,
+        params,
+        segment_size=segment,
+        block_segments=max(1, _BLOCK_TOKENS // segment),
+        mesh=context_mesh(devices) if devices > 1 and can_share else None,
+    )
 
 
 def _that_fit(

@@ -62,21 +62,54 @@ def read_contexts(
     total = lengths.pop()
     padding = -total % reader.segment_size
     state = _start(reader, len(contexts), pad_token, padding, snapshot)
-    done = state.tokens_read - padding
-    saved, step = done, reader.block_segments * reader.segment_size
-    while done < total:
-        stop = min(done + step - (done + padding) % step, total)
-        tokens = np.stack([context.read(done, stop) for context in contexts])
-        state, done = reader.feed(state, tokens), stop
-        if on_block is not None:
-            on_block(done)
-        if snapshot is not None and done - saved >= snapshot_tokens and done < total:
-            save_stream(snapshot, reader, state)
-            saved = done
+    state = read_on(
+        reader,
+        state,
+        contexts,
+        total,
+        padding=padding,
+        on_block=on_block,
+        snapshot=snapshot,
+        snapshot_tokens=snapshot_tokens,
+    )
     memory = reader.finish(state)
     if snapshot is not None:
         Path(snapshot).unlink(missing_ok=True)
     return memory
+
+
+def read_on(
+    reader: StreamReader,
+    state: StreamState,
+    contexts: Sequence[Context],
+    stop: int,
+    *,
+    padding: int = 0,
+    on_block: Callable[[int], None] | None = None,
+    snapshot: str | os.PathLike[str] | None = None,
+    snapshot_tokens: int = 5_000_000,
+) -> StreamState:
+    """``state`` after token ``stop`` of each context; what it has read already is not read again.
+
+    Args:
+      reader, contexts, on_block, snapshot, snapshot_tokens: as in ``read_contexts``; the file stays
+        where it is.
+      state: of a reading of these contexts; its memory is donated.
+      stop: tokens of each context.
+      padding: tokens that were fed before the first one.
+    """
+    done = saved = state.tokens_read - padding
+    step = reader.block_segments * reader.segment_size
+    while done < stop:
+        until = min(done + step - (done + padding) % step, stop)
+        tokens = np.stack([context.read(done, until) for context in contexts])
+        state, done = reader.feed(state, tokens), until
+        if on_block is not None:
+            on_block(done)
+        if snapshot is not None and done - saved >= snapshot_tokens and done < stop:
+            save_stream(snapshot, reader, state)
+            saved = done
+    return state
 
 
 def _start(

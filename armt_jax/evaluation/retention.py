@@ -1,0 +1,225 @@
+"""How long a memory keeps facts: told once, then nothing but noise, and asked from time to time.
+
+The paper's claim about length is one about loss: a fact that every noise segment forgets with
+probability ``p`` is answered after ``n`` of them with probability ``(1 - p)^n``. So what is counted
+is which of the facts that were known right after they were told are still known later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.babilong import ANSWER_TOKENS
+from armt_jax.evaluation.babilong_metric import strict_match
+from armt_jax.evaluation.intervals import as_count, wilson_interval
+from armt_jax.evaluation.long_contexts import read_on
+from armt_jax.evaluation.results import atomic_write
+from armt_jax.models.protocol import State
+from armt_jax.streaming import StreamReader, load_stream, save_stream
+from armt_jax.tasks.babilong.babi import Question
+from armt_jax.tasks.babilong.noise import Passage, TokenisedBooks, draw_passage
+from armt_jax.tasks.babilong.sample import BabilongSample, build_sample, make_query, sample_rng
+from armt_jax.tasks.babilong.solver import all_questions
+from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
+
+# No stream of training or validation.
+_STREAM = 2**63 + 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Retained:
+    """What was still known after so many segments without a fact.
+
+    Attributes:
+      segments: read since the segment of the last fact.
+      known: facts that were answered rightly at 0 segments.
+      kept: of these, those that are answered rightly now.
+      kept_low, kept_high: 95 % Wilson interval of their share.
+      loss_per_segment: ``1 - (kept / known)^(1 / segments)``, 0 where none was lost; None at 0
+        segments, or where all were.
+      loss_per_segment_high: the same at the lower end of the interval.
+    """
+
+    segments: int
+    known: int
+    kept: int
+    kept_low: float
+    kept_high: float
+    loss_per_segment: float | None
+    loss_per_segment_high: float | None
+
+
+def retained(segments: int, known: int, kept: int) -> Retained:
+    """A row of the table.
+
+    Raises:
+      ConfigError: nothing was known, or more is kept than was.
+    """
+    if as_count("known", known) == 0:
+        raise ConfigError("known = 0: no fact was answered rightly before the noise began")
+    if kept > known:
+        raise ConfigError(f"kept = {kept}: must be at most known = {known}")
+    low, high = wilson_interval(kept, known)
+    rates = (_loss_rate(kept / known, segments), _loss_rate(low, segments))
+    return Retained(segments, known, kept, low, high, *rates)
+
+
+def _loss_rate(share: float, segments: int) -> float | None:
+    if segments == 0 or share <= 0.0:
+        return None
+    return -math.expm1(math.log(share) / segments)
+
+
+class StoryThenNoise:
+    """A context of BABILong that goes on: after it there is noise only, read where it is needed.
+
+    Attributes:
+      story: the context.
+      num_tokens: with the noise behind it.
+    """
+
+    def __init__(self, story: BabilongSample, noise: Passage) -> None:
+        self.story, self._noise = story, noise
+        self.num_tokens = story.num_tokens + noise.num_tokens
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens ``start`` to ``stop``, int32."""
+        told = self.story.num_tokens
+        noise = self._noise.read(max(start - told, 0), max(stop - told, 0))
+        return np.concatenate([self.story.read(start, min(stop, told)), noise.astype(np.int32)])
+
+
+class Asked(NamedTuple):
+    """What is asked of one context: prompts int32 ``[t]``, and the right answers as text."""
+
+    prompts: list[np.ndarray]
+    targets: list[str]
+
+
+def make_stories(
+    books: TokenisedBooks,
+    questions: Iterable[Question],
+    *,
+    contexts: int,
+    story_tokens: int,
+    noise_tokens: int,
+) -> tuple[list[StoryThenNoise], list[Asked]]:
+    """The first ``contexts`` stories that fit, and everything that each of them answers.
+
+    Args:
+      books: the noise, with the tokenizer.
+      questions: of qa1 to qa5, one after another.
+      contexts: how many; the same stories whatever the amount of noise.
+      story_tokens: of a story among its noise.
+      noise_tokens: behind it.
+
+    Raises:
+      ConfigError: fewer stories that fit, or a task without a solver.
+    """
+    made: list[StoryThenNoise] = []
+    asked: list[Asked] = []
+    tokenizer = books.tokenizer
+    for index, question in enumerate(questions):
+        if len(made) == contexts:
+            break
+        size = sum(map(len, tokenizer.facts(question.facts)))
+        right = all_questions(question.task, question.facts)
+        if size > story_tokens or not right:
+            continue
+        story = build_sample(books, question, story_tokens, sample_rng(_STREAM, 2 * index))
+        noise = draw_passage(books, noise_tokens, sample_rng(_STREAM, 2 * index + 1))
+        made.append(StoryThenNoise(story, noise))
+        prompts = [make_query(tokenizer, *one).prompt for one in right]
+        asked.append(Asked(prompts, [one.answer for one in right]))
+    if len(made) < contexts:
+        raise ConfigError(
+            f"contexts = {contexts}: must be at most {len(made)}, the stories of at most "
+            f"{story_tokens} tokens"
+        )
+    return made, asked
+
+
+def measure_retention(
+    reader: StreamReader,
+    tokenizer: BabilongTokenizer,
+    contexts: Sequence[StoryThenNoise],
+    asked: Sequence[Asked],
+    segments: Sequence[int],
+    file: Path,
+    on_block: Callable[[int], None] | None = None,
+) -> Iterator[Retained]:
+    """What is still known after each number of segments, as soon as it is measured.
+
+    Args:
+      reader: of the model.
+      tokenizer: of the contexts.
+      contexts, asked: from ``make_stories``.
+      segments: numbers of noise segments, ascending; 0 is always asked first.
+      file: keeps the half-read contexts (``.safetensors``) and what was known (``.json``), so that
+        a stopped measurement goes on. The caller names it after what is read.
+      on_block: is called with the tokens read so far of each context.
+
+    Raises:
+      ConfigError: numbers that do not ascend, longer than the contexts, or nothing known at 0.
+    """
+    told, size = contexts[0].story.num_tokens, reader.segment_size
+    places = [0, *segments]
+    if any(low >= high for low, high in itertools.pairwise(places)):
+        raise ConfigError(f"segments = {tuple(segments)}: must ascend, from 1 on")
+    if told % size or told + places[-1] * size > contexts[0].num_tokens:
+        raise ConfigError(f"segments = {places[-1]}: is more than the contexts have")
+    notes, snapshot = file.with_suffix(".json"), file.with_suffix(".safetensors")
+    found: dict[str, list[list[bool]]] = json.loads(notes.read_text()) if notes.is_file() else {}
+    state = load_stream(snapshot, reader) if found and snapshot.is_file() else None
+    if state is None:
+        found, state = {}, reader.start(len(contexts))
+    for place in places:
+        if str(place) not in found:
+            stop = told + place * size
+            state = read_on(reader, state, contexts, stop, on_block=on_block, snapshot=snapshot)
+            found[str(place)] = _right(reader, tokenizer, reader.finish(state), asked)
+            # In this order: what was asked of a memory that is not kept is asked again.
+            save_stream(snapshot, reader, state)
+            atomic_write(notes, json.dumps(found).encode())
+        yield _row(place, found["0"], found[str(place)])
+
+
+def _row(segments: int, at_first: list[list[bool]], now: list[list[bool]]) -> Retained:
+    pairs = [
+        pair
+        for first, later in zip(at_first, now, strict=True)
+        for pair in zip(first, later, strict=True)
+    ]
+    known = sum(first for first, _ in pairs)
+    return retained(segments, known, sum(first and later for first, later in pairs))
+
+
+def _right(
+    reader: StreamReader, tokenizer: BabilongTokenizer, memory: State, asked: Sequence[Asked]
+) -> list[list[bool]]:
+    outputs = greedy_answers(
+        reader.model,
+        reader.params,
+        jax.device_put(memory, jax.devices()[0]),
+        [one.prompts for one in asked],
+        max_new_tokens=ANSWER_TOKENS,
+        stop_token=tokenizer.end_id,
+    )
+    return [
+        [
+            strict_match(tokenizer.decode_answer(ids), target)
+            for ids, target in zip(row, one.targets, strict=True)
+        ]
+        for row, one in zip(outputs, asked, strict=True)
+    ]

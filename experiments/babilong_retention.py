@@ -1,0 +1,134 @@
+r"""How many stored facts a run's memory loses while it reads noise.
+
+    python -m experiments.babilong_retention --workdir=runs/babilong_qa1 \
+        --segments=100,1000,10000,100000 --contexts=30
+
+Stories of the official test questions, told in the first segments; then noise of unseen books and
+nothing else. After each number of noise segments everything that the stories answer is asked again.
+Prints a table of facts known and kept, with the loss per segment, and writes ``retention.json``
+into the ``evaluation`` folder of the run. A measurement that was stopped goes on with the same
+command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from armt_jax.config import BabilongExperiment, ConfigError
+from armt_jax.evaluation.babilong import babilong_reader
+from armt_jax.evaluation.results import atomic_write, git_commit
+from armt_jax.evaluation.retention import Retained, make_stories, measure_retention
+from armt_jax.tasks.babilong import setup
+from armt_jax.tasks.babilong.questions import evaluation_questions
+from armt_jax.training.workdir import read_config
+from experiments import errors
+from experiments.babilong_report import FOLDER, reading_progress
+from experiments.command_line import numbers, parse_flags
+from experiments.restoring import restore, which_checkpoint
+from experiments.retrieval_report import model_name
+from experiments.shared_flags import WORKDIR
+
+SCHEMA = "armt_jax.retention"
+SCHEMA_VERSION = 1
+FILE_NAME = "retention.json"
+
+_SEGMENTS = flags.DEFINE_string("segments", "100,1000,10000", "Noise segments, ascending.")
+_CONTEXTS = flags.DEFINE_integer("contexts", 30, "Stories, read side by side.", lower_bound=1)
+_STORY = flags.DEFINE_integer("story_segments", 16, "Segments of a story.", lower_bound=1)
+_STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, best, or a step.")
+
+
+def main(argv: list[str]) -> None:
+    """Parse the flags, measure and report."""
+    parse_flags(argv)
+    if not WORKDIR.value:
+        raise ConfigError("--workdir is missing: must name the folder of a BABILong run")
+    folder = Path(WORKDIR.value)
+    config = read_config(folder)
+    if not isinstance(config, BabilongExperiment):
+        raise ConfigError(
+            f"--workdir = {str(folder)!r}: must be a run of BABILong, not {config.name}"
+        )
+    config = dataclasses.replace(config, workdir=str(folder))
+    segments = numbers("segments", _SEGMENTS.value)
+    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    rows = _measure(config, found.state.params, found.step, segments)
+    about = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "task": config.task.task,
+        "model": model_name(config),
+        "rule": config.model.memory_rule,
+        "seed": config.seed,
+        "step": found.step,
+        "segment_size": config.task.segment_size,
+        "contexts": _CONTEXTS.value,
+        "commit": git_commit(),
+    }
+    content = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
+    atomic_write(folder / FOLDER / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    _print(rows, f"{config.name}, step {found.step:,}: facts kept through noise")
+
+
+def _measure(
+    config: BabilongExperiment, params: object, step: int, segments: Sequence[int]
+) -> list[Retained]:
+    task, folder = config.task, Path(config.workdir) / FOLDER
+    tokenizer = setup.tokenizer(task, config.model.vocab_size, Path(config.workdir))
+    books = setup.tokenised_books(task, "test", tokenizer)
+    questions = evaluation_questions(task.task, setup.data_folder(task))
+    size = task.segment_size
+    contexts, asked = make_stories(
+        books,
+        questions,
+        contexts=_CONTEXTS.value,
+        story_tokens=_STORY.value * size,
+        noise_tokens=max(segments) * size,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"retention_{step}_{_CONTEXTS.value}x{_STORY.value}_{max(segments)}"
+    total, rows = contexts[0].num_tokens, []
+    with reading_progress() as progress:
+        bar = progress.add_task("tokens", total=total)
+        for row in measure_retention(
+            babilong_reader(config, params),
+            tokenizer,
+            contexts,
+            asked,
+            segments,
+            folder / name,
+            lambda done: progress.update(bar, completed=done),
+        ):
+            rows.append(row)
+            progress.console.print(
+                f"{row.segments:,} segments: {row.kept} of {row.known} facts kept", highlight=False
+            )
+    return rows
+
+
+def _print(rows: Sequence[Retained], title: str) -> None:
+    table = Table(title=title)
+    for header in ("noise segments", "kept", "share, % [95 % CI]", "loss per segment", "at most"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        share = f"{100 * row.kept / row.known:.1f}"
+        rates = (row.loss_per_segment, row.loss_per_segment_high)
+        table.add_row(
+            f"{row.segments:,}",
+            f"{row.kept} of {row.known}",
+            f"{share} [{100 * row.kept_low:.1f}, {100 * row.kept_high:.1f}]",
+            *("-" if rate is None else f"{rate:.1e}" for rate in rates),
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(lambda: main(sys.argv)))

@@ -1,0 +1,48 @@
+"""The checkpoint of a run that a command was asked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+
+from armt_jax.config import ConfigError, Experiment
+from armt_jax.models import create_model
+from armt_jax.processes import mark_agreed, process_count
+from armt_jax.sharding import data_mesh
+from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
+from armt_jax.training.optimizer import create_optimizer
+from armt_jax.training.state import abstract_state
+
+_CHECKPOINTS = "checkpoints"
+
+
+def which_checkpoint(folder: Path, step: str) -> str | int:
+    """``--step`` of a command: ``latest``, ``best`` or a number.
+
+    Raises:
+      ConfigError: something else, or a folder without checkpoints.
+    """
+    if step not in (LATEST, BEST) and not step.isdecimal():
+        raise ConfigError(f"--step = {step!r}: must be {LATEST}, {BEST} or a number of steps")
+    if not (folder / _CHECKPOINTS).is_dir():
+        raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
+    return int(step) if step.isdecimal() else step
+
+
+def restore(config: Experiment, folder: Path, which: str | int) -> Restored:
+    """A checkpoint of the run in ``folder``; ``which`` is from ``which_checkpoint``.
+
+    Raises:
+      ConfigError: no checkpoint yet, no such one, or all of them damaged.
+    """
+    # Several processes have no device in common, so all hold the state.
+    mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
+    model, optimizer = create_model(config.model), create_optimizer(config.optimizer)
+    template = abstract_state(model, optimizer, mesh)
+    reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
+    found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
+    if found is None:
+        raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
+    return found
