@@ -86,6 +86,9 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("task", "lenght", 1, "task.lenght = 1: unknown key"),
         ("curriculum", "noise", [0.5, 2.0], r"curriculum.noise\[1\] = 2.0: must be from 0 to 1"),
         ("curriculum", "max_facts", [1], r"curriculum.max_facts = \(1,\): needs 2 entries"),
+        ("curriculum", "names", [8, 8], r"curriculum.names\[1\] = 8: must be 0, or at least"),
+        ("curriculum", "names", [1, 0], r"curriculum.names\[0\] = 1: must be 0, or at least"),
+        ("curriculum", "noise_before", [0, -1], r"noise_before\[1\] = -1: must be 0 or more"),
         ("evaluation", "lengths", ["4 k"], r"evaluation.lengths\[0\] = '4 k': must be a number"),
     ],
 )
@@ -97,11 +100,15 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
 
 
 def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
-    config = tiny(tmp_path)
+    invented = tiny(tmp_path)
+    assert create_stages(invented)[0].label.endswith("up to 2 in each, of 16 names")
+    config = dataclasses.replace(
+        invented, curriculum=dataclasses.replace(invented.curriculum, names=(0, 0))
+    )
     first, second = create_stages(config)
     assert isinstance(first.data, BabilongData)
     assert first.label == "qa1, 2 segments of 48 tokens, at most 2 facts, up to 2 in each"
-    assert second.label == "qa1, 4 segments of 48 tokens"
+    assert second.label == ("qa1, 4 segments of 48 tokens, up to 2 of noise before and 3 behind")
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
     stream = first.data.stream(0, 16, **place)
     batch = next(stream)

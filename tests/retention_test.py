@@ -26,6 +26,8 @@ SIZE = 16
 
 def test_rates_are_those_of_a_constant_loss() -> None:
     row = retained(10, 200, 150)
+    assert row.loss_per_segment is not None
+    assert row.loss_per_segment_high is not None
     assert (1 - row.loss_per_segment) ** 10 == pytest.approx(150 / 200)
     assert (1 - row.loss_per_segment_high) ** 10 == pytest.approx(row.kept_low)
     assert row.kept_low < 0.75 < row.kept_high

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from armt_jax import ConfigError
 from armt_jax.evaluation.scoring import AnswerAtEnd, MarkedAnswer, Reading, Scoring
+from armt_jax.models import Segment
 from armt_jax.training.step import accumulate_gradients
 from tests.small_models import assert_close, quick_jit
 from tests.step_test import MODEL, SCORING, TASK, busy_params, draw_batch
@@ -92,3 +97,56 @@ def test_answer_at_end_is_a_value() -> None:
     """Static under jit: equal settings are one compilation."""
     assert AnswerAtEnd(2) == AnswerAtEnd(2) != AnswerAtEnd(1)
     assert hash(MarkedAnswer(3)) == hash(MarkedAnswer(3))
+
+
+PASSAGES = (1, 2)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("schedule", ["sequential", "chunked"])
+def test_passages_count_in_the_value_and_not_in_the_gradient(schedule: str) -> None:
+    """As reading with three parameters: two constants around the ones that are trained."""
+    batch = marked(draw_batch(3))
+    params = busy_params()
+    scoring, reading = MarkedAnswer(3, *PASSAGES), Reading(schedule)
+
+    def loss(scoring: MarkedAnswer, params: Any) -> jax.Array:
+        return scoring.score(MODEL, params, batch, reading).loss
+
+    value, found = quick_jit(jax.value_and_grad(functools.partial(loss, scoring)))(params)
+    np.testing.assert_allclose(value, quick_jit(functools.partial(loss, MarkedAnswer(3)))(params))
+    expected = quick_jit(jax.grad(functools.partial(_apart, batch)))(params, params)
+    assert_close(found, expected, 1e-10)
+    whole = quick_jit(jax.grad(functools.partial(loss, MarkedAnswer(3))))(params)
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True)
+    assert not all(np.allclose(one, other) for one, other in pairs), (
+        "what was read without a gradient had none to give: this tests nothing"
+    )
+
+
+def _apart(batch: Marked, params: Any, fixed: Any) -> jax.Array:
+    """The loss, segment by segment; the memory behind is that between, plus a constant."""
+    tokens, mask = jnp.swapaxes(batch.context, 0, 1), jnp.swapaxes(batch.context_mask, 0, 1)
+    state, last = MODEL.init_state(tokens.shape[1]), tokens.shape[0] - PASSAGES[1]
+    for index in range(last):
+        chosen = fixed if index < PASSAGES[0] else params
+        state = MODEL.write(chosen, state, Segment(tokens[index], mask[index]))
+    later = state
+    for index in range(last, tokens.shape[0]):
+        later = MODEL.write(fixed, later, Segment(tokens[index], mask[index]))
+    A, z = (
+        now + jax.lax.stop_gradient(after - now)
+        for now, after in ((state.A, later.A), (state.z, later.z))
+    )
+    state = later._replace(A=A, z=z)
+    everything = np.ones(batch.queries.shape, bool)
+    hidden = MODEL.ask(params, state, Segment(jnp.asarray(batch.queries), jnp.asarray(everything)))
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        MODEL.readout(params, hidden)[:, :, :-1], batch.queries[:, :, 1:]
+    )
+    return jnp.sum(jnp.where(batch.loss_mask[:, :, :-1], losses, 0.0))
+
+
+def test_passages_and_pipelines_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"mesh\.stage = 2: must be 1 with passages"):
+        MarkedAnswer(3, 1, 0).score(MODEL, {}, marked(draw_batch(3)), Reading(), stages=2)

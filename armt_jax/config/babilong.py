@@ -57,6 +57,12 @@ class BabilongCurriculum:
     noise (``facts_per_segment`` 0), or every segment has 1 to ``facts_per_segment`` of them, with
     noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
     looking up, and telling facts of one segment apart, is learnt there first.
+    With ``names`` above 0 the facts of such segments are moves of invented people to invented
+    places, with so many names between them, and everybody is asked about: telling facts of one
+    segment apart is learnt there (``tasks/babilong/invented.py``).
+    Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
+    ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
+    context's own length comes into the loss. ``num_segments`` does not count them.
     ``num_queries`` is the number of questions asked per context, 0 for all that it can answer.
     """
 
@@ -64,6 +70,9 @@ class BabilongCurriculum:
     max_facts: tuple[int, ...]
     facts_per_segment: tuple[int, ...]
     noise: tuple[float, ...]
+    names: tuple[int, ...]
+    noise_before: tuple[int, ...]
+    noise_behind: tuple[int, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
@@ -72,7 +81,10 @@ class BabilongCurriculum:
     def __post_init__(self) -> None:
         stages = len(self.num_segments)
         require(stages >= 1, "curriculum.num_segments", self.num_segments, "needs a stage at least")
-        for name in ("max_facts", "facts_per_segment", "noise", "max_steps", "target"):
+        fields = [
+            field.name for field in dataclasses.fields(self) if field.type.startswith("tuple")
+        ]
+        for name in fields:
             values = getattr(self, name)
             require(
                 len(values) == stages,
@@ -84,12 +96,20 @@ class BabilongCurriculum:
             for name in ("num_segments", "max_steps"):
                 value = getattr(self, name)[index]
                 require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
-            most, target = self.max_facts[index], self.target[index]
-            each = self.facts_per_segment[index]
-            require(each >= 0, f"curriculum.facts_per_segment[{index}]", each, "must be 0 or more")
-            noise = self.noise[index]
+            for name in ("max_facts", "facts_per_segment", "names", "noise_before", "noise_behind"):
+                value = getattr(self, name)[index]
+                require(value >= 0, f"curriculum.{name}[{index}]", value, "must be 0 or more")
+            names, most = self.names[index], self.max_facts[index]
+            dense = self.facts_per_segment[index] > 0 and most > 0
+            require(
+                names == 0 or (dense and names >= most),
+                f"curriculum.names[{index}]",
+                names,
+                f"must be 0, or at least curriculum.max_facts[{index}] = {most}, which with "
+                f"curriculum.facts_per_segment[{index}] must be above 0 then",
+            )
+            noise, target = self.noise[index], self.target[index]
             require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
-            require(most >= 0, f"curriculum.max_facts[{index}]", most, "must be 0 (any) or more")
             require(target > 0, f"curriculum.target[{index}]", target, "must be positive")
         require(
             self.num_queries >= 0, "curriculum.num_queries", self.num_queries, "must be 0 or more"

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from armt_jax.config import ConfigError
 from armt_jax.evaluation.exact_match import (
     MatchCount,
     answer_length,
@@ -22,7 +23,7 @@ from armt_jax.evaluation.exact_match import (
     predicted_tokens,
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
-from armt_jax.recurrence import run_segments
+from armt_jax.recurrence.passing import read_with_passages
 from armt_jax.recurrence.stages import read_and_ask
 from armt_jax.sharding import STAGE
 from armt_jax.tasks.associative_retrieval import Batch
@@ -108,10 +109,13 @@ class MarkedAnswer:
 
     The marked positions stand together; what they predict is the answer and its end. ``longest`` is
     the most of them that a query has: logits exist at so many positions of each. ``query_mask``
-    ``[b, q, u]`` has no token in a row that is no query.
+    ``[b, q, u]`` has no token in a row that is no query. The first ``before`` and the last
+    ``behind`` segments of every context are read without a gradient (``recurrence.passing``).
     """
 
     longest: int
+    before: int = 0
+    behind: int = 0
 
     def count(self, batch: Any) -> jax.Array:
         """See ``Scoring``."""
@@ -126,7 +130,8 @@ class MarkedAnswer:
         stages: int = 1,
     ) -> Scores:
         """See ``Scoring``: contexts ``[b, n, t]``, queries ``[b, q, u]``."""
-        hidden, counted = _ask(model, params, batch, reading, stages)
+        passages = (self.before, self.behind)
+        hidden, counted = _ask(model, params, batch, reading, stages, passages)
         last = batch.queries.shape[-1] - 2  # the last position that predicts a token
         first = jnp.argmax(batch.loss_mask, axis=-1)[:, :, None]
         wanted = first + jnp.arange(self.longest)[None, None]
@@ -138,13 +143,19 @@ class MarkedAnswer:
 
 
 def _ask(
-    model: SegmentModel, params: Params, batch: Any, reading: Reading, stages: int
+    model: SegmentModel,
+    params: Params,
+    batch: Any,
+    reading: Reading,
+    stages: int,
+    passages: tuple[int, int] = (0, 0),
 ) -> tuple[jax.Array, jax.Array]:
     """Hidden states ``[b, q, t, d]`` of the queries, and which queries count.
 
     ``context_mask`` is of segments ``[b, n]`` or of tokens ``[b, n, t]``: what is padding leaves
     the memory alone. So is ``query_mask``, of queries or of their tokens: a query that is padding
     counts for nothing, and what fills up a query stands behind it, where nothing sees it.
+    ``passages``: segments before and behind those that give a gradient.
     """
     tokens = jnp.swapaxes(batch.context, 0, 1)
     mask = jnp.swapaxes(batch.context_mask, 0, 1)
@@ -156,12 +167,16 @@ def _ask(
     if counted.ndim == asked.tokens.ndim:
         counted = jnp.any(counted, axis=-1)
     if stages > 1:
+        if any(passages):
+            raise ConfigError(
+                f"mesh.stage = {stages}: must be 1 with passages that give no gradient "
+                "(curriculum.noise_before, noise_behind)"
+            )
         how = (reading.remat, reading.bptt)
         hidden = read_and_ask(model, stages, params, segments, asked, *how)
         return hidden, counted & (lax.axis_index(STAGE) == stages - 1)
     state = model.init_state(batch.context.shape[0])
-    options = {**reading._asdict(), "need_hidden": False}
-    state, _ = run_segments(model, params, state, segments, **options)
+    state = read_with_passages(model, params, state, segments, *passages, **reading._asdict())
     return model.ask(params, state, asked), counted
 
 

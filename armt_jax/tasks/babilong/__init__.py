@@ -11,6 +11,7 @@ sample.query.prompt, question.answer                  # question and GEN; what i
 from armt_jax.tasks.babilong.babi import TASKS, Question, babi_folder, load_questions
 from armt_jax.tasks.babilong.books import BookFolder, GeneratedBooks, check_apart, load_books
 from armt_jax.tasks.babilong.evaluation_sets import EvaluationSet, load_hundred_ids, official_ids
+from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample, SequenceExample
 from armt_jax.tasks.babilong.frozen import FrozenSample, load_frozen_babilong
 from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
 from armt_jax.tasks.babilong.questions import QuestionList, evaluation_questions, training_questions
@@ -31,12 +32,7 @@ from armt_jax.tasks.babilong.tokenizers import (
     load_tokenizer,
     train_tokenizer,
 )
-from armt_jax.tasks.babilong.training_stream import (
-    ExampleMaker,
-    ForkedExample,
-    SequenceExample,
-    babilong_stream,
-)
+from armt_jax.tasks.babilong.training_stream import babilong_stream
 from armt_jax.tasks.babilong.vocabulary import small_tokenizer
 
 __all__ = [

@@ -12,17 +12,13 @@ import numpy as np
 from armt_jax.config import BabilongExperiment
 from armt_jax.evaluation.scoring import MarkedAnswer
 from armt_jax.tasks.babilong import setup
+from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
 from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.tasks.babilong.questions import QuestionSource, training_questions
 from armt_jax.tasks.babilong.sample import make_query, sample_rng
 from armt_jax.tasks.babilong.solver import all_questions
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
-from armt_jax.tasks.babilong.training_stream import (
-    ExampleMaker,
-    ForkedExample,
-    babilong_stream,
-    stream_key,
-)
+from armt_jax.tasks.babilong.training_stream import babilong_stream, stream_key
 from armt_jax.tasks.stage_data import BatchStream
 
 VALIDATION_SIZE = 1_000
@@ -94,6 +90,11 @@ def _stage(
     task, curriculum = config.task, config.curriculum
     num_segments, max_facts = curriculum.num_segments[index], curriculum.max_facts[index]
     each = curriculum.facts_per_segment[index]
+    names = curriculum.names[index]
+    # Of invented people each can be asked about.
+    most = min(max_facts, _MOST_QUERIES) if names else sizes.count
+    most = min(most, curriculum.num_queries or most)
+    before, behind = curriculum.noise_before[index], curriculum.noise_behind[index]
     training, validation = (
         ExampleMaker(
             questions=source,
@@ -106,19 +107,26 @@ def _stage(
             max_facts=max_facts,
             facts_per_segment=each,
             noise=curriculum.noise[index],
+            names=names,
+            noise_before=before,
+            noise_behind=behind,
         )
         for source, count, random_segments in (
-            (sources[0], sizes.count, curriculum.random_num_segments),
+            (sources[0], most, curriculum.random_num_segments),
             (sources[1], 1, False),
         )
     )
     plural = "" if num_segments == 1 else "s"
     facts = "" if max_facts == 0 else f", at most {max_facts} facts"
     dense = "" if each == 0 else f", up to {each} in each"
+    dense += f", of {names} names" if names else ""
     label = (
         f"{task.task}, {num_segments} segment{plural} of {task.segment_size} tokens{facts}{dense}"
     )
-    return BabilongData(label, training, validation, MarkedAnswer(sizes.answer))
+    if before or behind:
+        label += f", up to {before} of noise before and {behind} behind"
+    scoring = MarkedAnswer(sizes.answer, before, behind)
+    return BabilongData(label, training, validation, scoring)
 
 
 def query_sizes(

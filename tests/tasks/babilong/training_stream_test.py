@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from armt_jax.config import ConfigError
+from armt_jax.tasks.babilong.examples import ExampleMaker
 from armt_jax.tasks.babilong.questions import QuestionList
 from armt_jax.tasks.babilong.sample import sample_rng
 from armt_jax.tasks.babilong.simulator import Simulator
 from armt_jax.tasks.babilong.solver import answers
-from armt_jax.tasks.babilong.training_stream import ExampleMaker, babilong_stream, stream_key
+from armt_jax.tasks.babilong.training_stream import babilong_stream, stream_key
 from tests.tasks.babilong.stories import QUESTION, small_books
 
 
@@ -181,3 +183,36 @@ def test_impossible_sizes():
         maker(query_size=5).forked(sample_rng(0, 0))
     with pytest.raises(ConfigError, match="must hold at least one"):
         QuestionList([])
+
+
+@pytest.mark.parametrize("random_segments", [True, False])
+def test_noise_around_a_context_stands_next_to_it(random_segments):
+    plain = maker(max_segments=2, random_segments=random_segments)
+    around = dataclasses.replace(plain, noise_before=3, noise_behind=2)
+    counts = set()
+    for index in range(30):
+        inner, outer = (one.forked(sample_rng(4, index)) for one in (plain, around))
+        assert outer.context.shape == outer.context_mask.shape == (7, 400)
+        np.testing.assert_array_equal(outer.context[3:5], inner.context)
+        np.testing.assert_array_equal(outer.context_mask[3:5], inner.context_mask)
+        assert_equal(outer[2:], inner[2:])
+        full = np.asarray(outer.context_mask.all(-1))
+        np.testing.assert_array_equal(full, outer.context_mask.any(-1) & ~_partly(outer))
+        before, behind = full[:3], full[5:]
+        assert list(before) == sorted(before)
+        assert list(behind) == sorted(behind, reverse=True)
+        counts.add((int(before.sum()), int(behind.sum())))
+        text = plain.books.tokenizer.decode(outer.context[:3][before].reshape(-1))
+        # One passage in reading order: the numbers of a book's lines go up.
+        lines = [int(number) for number in re.findall(r"line (\d+) has", text)]
+        ups = sum(low < high for low, high in itertools.pairwise(lines))
+        assert ups >= len(lines) - 1 - text.count("line 38 ")
+    assert counts == ({(3, 2)} if not random_segments else counts)
+    if random_segments:
+        assert {one for one, _ in counts} == {0, 1, 2, 3}
+        assert {one for _, one in counts} == {0, 1, 2}
+
+
+def _partly(example):
+    """Segments of the context proper that begin with padding."""
+    return example.context_mask.any(-1) & ~example.context_mask.all(-1)

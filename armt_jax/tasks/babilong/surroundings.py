@@ -1,0 +1,53 @@
+"""Noise around a training context: segments that are read without a gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
+
+
+def surround(
+    books: TokenisedBooks,
+    context: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    before: tuple[int, int],
+    behind: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A context between segments of noise, next to which they stand; padding is outermost.
+
+    Args:
+      books: the noise.
+      context: int32 ``[s, t]``.
+      mask: bool ``[s, t]``.
+      rng: all that is random. Nothing is drawn where there is no room.
+      before: the least and the most segments in front, uniformly; there is room for the most.
+      behind: the same of what follows.
+
+    Returns:
+      Context int32 and mask bool, both ``[before + s + behind, t]``.
+    """
+    contexts, masks = [context], [mask]
+    if before[1]:
+        noise, full = _noise(books, before, context.shape[1], rng)
+        unused = int(np.sum(~full[:, 0]))
+        contexts.insert(0, np.roll(noise, unused, axis=0))
+        masks.insert(0, np.roll(full, unused, axis=0))
+    if behind[1]:
+        noise, full = _noise(books, behind, context.shape[1], rng)
+        contexts.append(noise)
+        masks.append(full)
+    return np.concatenate(contexts), np.concatenate(masks)
+
+
+def _noise(
+    books: TokenisedBooks, bounds: tuple[int, int], size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Segments of one passage, then padding."""
+    count = int(rng.integers(bounds[0], bounds[1], endpoint=True))
+    noise, full = np.zeros((bounds[1], size), np.int32), np.zeros((bounds[1], size), bool)
+    tokens = count * size
+    noise[:count] = draw_passage(books, tokens, rng).read(0, tokens).reshape(count, size)
+    full[:count] = True
+    return noise, full
