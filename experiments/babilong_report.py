@@ -59,7 +59,7 @@ def evaluate_lengths(
         "commit": git_commit(),
         "noise": config.task.noise,
         "facts": "simulator" if setup.data_folder(config.task) is None else "babi",
-        "trained_tokens": max(config.curriculum.num_segments) * config.task.segment_size,
+        "trained_tokens": config.trained_tokens,
     }
     cells: list[BabilongCell] = []
     with reading_progress() as progress:

@@ -89,6 +89,7 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "names", [8, 8], r"curriculum.names\[1\] = 8: must be 0, or at least"),
         ("curriculum", "names", [1, 0], r"curriculum.names\[0\] = 1: must be 0, or at least"),
         ("curriculum", "noise_before", [0, -1], r"noise_before\[1\] = -1: must be 0 or more"),
+        ("curriculum", "segment_size", [0, 200], "segment length = 200: must be at most"),
         ("evaluation", "lengths", ["4 k"], r"evaluation.lengths\[0\] = '4 k': must be a number"),
     ],
 )
@@ -101,9 +102,13 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
 
 def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     invented = tiny(tmp_path)
-    assert create_stages(invented)[0].label.endswith("up to 2 in each, of 16 names")
+    assert create_stages(invented)[0].label == (
+        "qa1, 2 segments of 24 tokens, at most 2 facts, up to 2 in each, of 16 names"
+    )
+    assert invented.trained_tokens == 4 * 48
     config = dataclasses.replace(
-        invented, curriculum=dataclasses.replace(invented.curriculum, names=(0, 0))
+        invented,
+        curriculum=dataclasses.replace(invented.curriculum, names=(0, 0), segment_size=(0, 0)),
     )
     first, second = create_stages(config)
     assert isinstance(first.data, BabilongData)

@@ -52,8 +52,9 @@ class BabilongCurriculum:
     """Stages of training, one entry of each tuple a stage; a stage ends as in retrieval's.
 
     A context has ``num_segments`` segments, or 1 to so many, uniformly, with
-    ``random_num_segments``. Stories have at most ``max_facts`` facts, 0 for any number (but never
-    more than one for every five tokens, as the authors have it). Facts stand anywhere among the
+    ``random_num_segments``; of ``segment_size`` tokens, 0 for the task's own. Stories have at most
+    ``max_facts`` facts, 0 for any number (but never more than one for every five tokens, as the
+    authors have it). Facts stand anywhere among the
     noise (``facts_per_segment`` 0), or every segment has 1 to ``facts_per_segment`` of them, with
     noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
     looking up, and telling facts of one segment apart, is learnt there first.
@@ -67,6 +68,7 @@ class BabilongCurriculum:
     """
 
     num_segments: tuple[int, ...]
+    segment_size: tuple[int, ...]
     max_facts: tuple[int, ...]
     facts_per_segment: tuple[int, ...]
     noise: tuple[float, ...]
@@ -93,27 +95,30 @@ class BabilongCurriculum:
                 f"needs {stages} entries, one for each of curriculum.num_segments",
             )
         for index in range(stages):
-            for name in ("num_segments", "max_steps"):
-                value = getattr(self, name)[index]
-                require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
-            for name in ("max_facts", "facts_per_segment", "names", "noise_before", "noise_behind"):
-                value = getattr(self, name)[index]
-                require(value >= 0, f"curriculum.{name}[{index}]", value, "must be 0 or more")
-            names, most = self.names[index], self.max_facts[index]
-            dense = self.facts_per_segment[index] > 0 and most > 0
-            require(
-                names == 0 or (dense and names >= most),
-                f"curriculum.names[{index}]",
-                names,
-                f"must be 0, or at least curriculum.max_facts[{index}] = {most}, which with "
-                f"curriculum.facts_per_segment[{index}] must be above 0 then",
-            )
-            noise, target = self.noise[index], self.target[index]
-            require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
-            require(target > 0, f"curriculum.target[{index}]", target, "must be positive")
+            self._check_stage(index)
         require(
             self.num_queries >= 0, "curriculum.num_queries", self.num_queries, "must be 0 or more"
         )
+
+    def _check_stage(self, index: int) -> None:
+        least = {"num_segments": 1, "max_steps": 1, "segment_size": 0, "max_facts": 0}
+        least |= dict.fromkeys(("facts_per_segment", "names", "noise_before", "noise_behind"), 0)
+        for name, bound in least.items():
+            value = getattr(self, name)[index]
+            message = f"must be {bound} or more" if bound == 0 else f"must be at least {bound}"
+            require(value >= bound, f"curriculum.{name}[{index}]", value, message)
+        names, most = self.names[index], self.max_facts[index]
+        dense = self.facts_per_segment[index] > 0 and most > 0
+        require(
+            names == 0 or (dense and names >= most),
+            f"curriculum.names[{index}]",
+            names,
+            f"must be 0, or at least curriculum.max_facts[{index}] = {most}, which with "
+            f"curriculum.facts_per_segment[{index}] must be above 0 then",
+        )
+        noise, target = self.noise[index], self.target[index]
+        require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
+        require(target > 0, f"curriculum.target[{index}]", target, "must be positive")
 
     @property
     def num_stages(self) -> int:

@@ -79,7 +79,18 @@ class BabilongExperiment(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.model.check_segment(self.task.segment_size)
+        for size in (self.task.segment_size, *self.curriculum.segment_size):
+            self.model.check_segment(size)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of the longest context of the training."""
+        stages = range(self.curriculum.num_stages)
+        return max(self.curriculum.num_segments[i] * self.segment_size(i) for i in stages)
+
+    def segment_size(self, stage: int) -> int:
+        """Tokens of a segment in a stage of the curriculum."""
+        return self.curriculum.segment_size[stage] or self.task.segment_size
 
 
 AnyExperiment = ExperimentConfig | BabilongExperiment

@@ -89,7 +89,7 @@ def _stage(
 ) -> BabilongData:
     task, curriculum = config.task, config.curriculum
     num_segments, max_facts = curriculum.num_segments[index], curriculum.max_facts[index]
-    each = curriculum.facts_per_segment[index]
+    each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names = curriculum.names[index]
     # Of invented people each can be asked about.
     most = min(max_facts, _MOST_QUERIES) if names else sizes.count
@@ -100,7 +100,7 @@ def _stage(
             questions=source,
             books=books,
             max_segments=num_segments,
-            segment_size=task.segment_size,
+            segment_size=segment_size,
             num_queries=count,
             query_size=sizes.query,
             random_segments=random_segments,
@@ -120,9 +120,7 @@ def _stage(
     facts = "" if max_facts == 0 else f", at most {max_facts} facts"
     dense = "" if each == 0 else f", up to {each} in each"
     dense += f", of {names} names" if names else ""
-    label = (
-        f"{task.task}, {num_segments} segment{plural} of {task.segment_size} tokens{facts}{dense}"
-    )
+    label = f"{task.task}, {num_segments} segment{plural} of {segment_size} tokens{facts}{dense}"
     if before or behind:
         label += f", up to {before} of noise before and {behind} behind"
     scoring = MarkedAnswer(sizes.answer, before, behind)
