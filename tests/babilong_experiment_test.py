@@ -89,6 +89,7 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "names", [8, 8], r"curriculum.names\[1\] = 8: must be 0, or at least"),
         ("curriculum", "names", [1, 0], r"curriculum.names\[0\] = 1: must be 0, or at least"),
         ("curriculum", "noise_before", [0, -1], r"noise_before\[1\] = -1: must be 0 or more"),
+        ("curriculum", "drift_weight", [0.1, 0.1], r"drift_weight\[0\] = 0.1: must be 0, or"),
         ("curriculum", "segment_size", [0, 200], "segment length = 200: must be at most"),
         ("evaluation", "lengths", ["4 k"], r"evaluation.lengths\[0\] = '4 k': must be a number"),
     ],

@@ -124,6 +124,41 @@ def test_passages_count_in_the_value_and_not_in_the_gradient(schedule: str) -> N
     )
 
 
+@pytest.mark.usefixtures("x64")
+def test_drift_is_what_the_stretch_behind_changes() -> None:
+    """The same loss, and the relative change of each layer's memory for every scored token."""
+    batch, params, weight = marked(draw_batch(3)), busy_params(), 0.25
+    plain, drifting = MarkedAnswer(3, *PASSAGES), MarkedAnswer(3, *PASSAGES, weight)
+
+    def loss(scoring: MarkedAnswer, params: Any) -> jax.Array:
+        return scoring.score(MODEL, params, batch, Reading("sequential")).loss
+
+    def expected(params: Any) -> jax.Array:
+        start, after = _around(batch, jax.lax.stop_gradient(params), params)
+        drifts = []
+        for old, new in zip(jax.lax.stop_gradient(start)[:2], after[:2], strict=True):
+            size = jnp.mean(jnp.stack([jnp.sum(text**2) for layer in old for text in layer]))
+            for was, now in zip(old, new, strict=True):
+                square = jnp.stack([jnp.sum((b - a) ** 2) for a, b in zip(was, now, strict=True)])
+                drifts.append(jnp.mean(jnp.sqrt(square / size + 1e-10) - 1e-5))
+        return loss(plain, params) + weight * jnp.mean(jnp.stack(drifts)) * plain.count(batch)
+
+    found = quick_jit(jax.value_and_grad(functools.partial(loss, drifting)))(params)
+    assert_close(found, quick_jit(jax.value_and_grad(expected))(params), 1e-9)
+
+
+def _around(batch: Marked, fixed: Any, params: Any) -> Any:
+    """Memories before the stretch behind, read with ``fixed``, and after it, with ``params``."""
+    tokens, mask = jnp.swapaxes(batch.context, 0, 1), jnp.swapaxes(batch.context_mask, 0, 1)
+    state, last = MODEL.init_state(tokens.shape[1]), tokens.shape[0] - PASSAGES[1]
+    for index in range(last):
+        state = MODEL.write(fixed, state, Segment(tokens[index], mask[index]))
+    after = state
+    for index in range(last, tokens.shape[0]):
+        after = MODEL.write(params, after, Segment(tokens[index], mask[index]))
+    return state, after
+
+
 def _apart(batch: Marked, params: Any, fixed: Any) -> jax.Array:
     """The loss, segment by segment; the memory behind is that between, plus a constant."""
     tokens, mask = jnp.swapaxes(batch.context, 0, 1), jnp.swapaxes(batch.context_mask, 0, 1)

@@ -96,7 +96,7 @@ class AnswerAtEnd:
         stages: int = 1,
     ) -> Scores:
         """See ``Scoring``: contexts ``[b, n, t]``, queries ``[b, q, t]``."""
-        hidden, counted = _ask(model, params, batch, reading, stages)
+        hidden, counted, _ = _ask(model, params, batch, reading, stages)
         start = batch.queries.shape[-1] - answer_length(self.value_size)
         targets = batch.queries[:, :, start:]
         scored = jnp.broadcast_to(counted[:, :, None], targets.shape)
@@ -110,12 +110,15 @@ class MarkedAnswer:
     The marked positions stand together; what they predict is the answer and its end. ``longest`` is
     the most of them that a query has: logits exist at so many positions of each. ``query_mask``
     ``[b, q, u]`` has no token in a row that is no query. The first ``before`` and the last
-    ``behind`` segments of every context are read without a gradient (``recurrence.passing``).
+    ``behind`` segments of every context are read without a gradient (``recurrence.passing``), and
+    ``drift_weight`` times the change that these last ones make in the memory is added to the loss
+    of every scored token.
     """
 
     longest: int
     before: int = 0
     behind: int = 0
+    drift_weight: float = 0.0
 
     def count(self, batch: Any) -> jax.Array:
         """See ``Scoring``."""
@@ -130,8 +133,8 @@ class MarkedAnswer:
         stages: int = 1,
     ) -> Scores:
         """See ``Scoring``: contexts ``[b, n, t]``, queries ``[b, q, u]``."""
-        passages = (self.before, self.behind)
-        hidden, counted = _ask(model, params, batch, reading, stages, passages)
+        passages = _Passages(self.before, self.behind, self.drift_weight > 0)
+        hidden, counted, drift = _ask(model, params, batch, reading, stages, passages)
         last = batch.queries.shape[-1] - 2  # the last position that predicts a token
         first = jnp.argmax(batch.loss_mask, axis=-1)[:, :, None]
         wanted = first + jnp.arange(self.longest)[None, None]
@@ -139,7 +142,17 @@ class MarkedAnswer:
         marked = jnp.take_along_axis(batch.loss_mask, place, axis=-1) & (wanted <= last)
         targets = jnp.take_along_axis(batch.queries, place + 1, axis=-1)
         at_place = jnp.take_along_axis(hidden, place[..., None], axis=2)
-        return _scores(model, params, at_place, targets, marked & counted[:, :, None])
+        scores = _scores(model, params, at_place, targets, marked & counted[:, :, None])
+        extra = self.drift_weight * drift * self.count(batch)
+        return scores._replace(loss=scores.loss + extra.astype(scores.loss.dtype))
+
+
+class _Passages(NamedTuple):
+    """Segments before and behind those that give a gradient; whether their drift counts."""
+
+    before: int = 0
+    behind: int = 0
+    need_drift: bool = False
 
 
 def _ask(
@@ -148,14 +161,13 @@ def _ask(
     batch: Any,
     reading: Reading,
     stages: int,
-    passages: tuple[int, int] = (0, 0),
-) -> tuple[jax.Array, jax.Array]:
-    """Hidden states ``[b, q, t, d]`` of the queries, and which queries count.
+    passages: _Passages = _Passages(),  # noqa: B008 (a value that nobody can change)
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Hidden states ``[b, q, t, d]`` of the queries, which queries count, and the drift.
 
     ``context_mask`` is of segments ``[b, n]`` or of tokens ``[b, n, t]``: what is padding leaves
     the memory alone. So is ``query_mask``, of queries or of their tokens: a query that is padding
     counts for nothing, and what fills up a query stands behind it, where nothing sees it.
-    ``passages``: segments before and behind those that give a gradient.
     """
     tokens = jnp.swapaxes(batch.context, 0, 1)
     mask = jnp.swapaxes(batch.context_mask, 0, 1)
@@ -167,17 +179,26 @@ def _ask(
     if counted.ndim == asked.tokens.ndim:
         counted = jnp.any(counted, axis=-1)
     if stages > 1:
-        if any(passages):
+        if passages.before or passages.behind:
             raise ConfigError(
                 f"mesh.stage = {stages}: must be 1 with passages that give no gradient "
                 "(curriculum.noise_before, noise_behind)"
             )
         how = (reading.remat, reading.bptt)
         hidden = read_and_ask(model, stages, params, segments, asked, *how)
-        return hidden, counted & (lax.axis_index(STAGE) == stages - 1)
+        return hidden, counted & (lax.axis_index(STAGE) == stages - 1), jnp.zeros(())
     state = model.init_state(batch.context.shape[0])
-    state = read_with_passages(model, params, state, segments, *passages, **reading._asdict())
-    return model.ask(params, state, asked), counted
+    state, drift = read_with_passages(
+        model,
+        params,
+        state,
+        segments,
+        passages.before,
+        passages.behind,
+        need_drift=passages.need_drift,
+        **reading._asdict(),
+    )
+    return model.ask(params, state, asked), counted, drift
 
 
 def _scores(

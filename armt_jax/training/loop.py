@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 
 from armt_jax.config import AnyExperiment, ConfigError
 from armt_jax.evaluation.evaluate import Evaluator
-from armt_jax.evaluation.scoring import Reading
+from armt_jax.evaluation.scoring import Reading, Scoring
 from armt_jax.models import create_model
 from armt_jax.processes import (
     StopVote,
@@ -91,16 +92,28 @@ class Trainer:
                     "the size of a validation set"
                 )
         self.display = ProgressDisplay(len(self.stages))
-        scoring = self.stages[0].data.scoring
         accum = config.train.grad_accum
         self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
-        train = config.train
-        reading = Reading(train.schedule, train.remat, train.bptt)
         self.batched = batched(self.mesh)
         self.share = share_of(self.batched, config.train.batch_size)
-        self.step = jit_train_step(self.model, self.optimizer, scoring, accum, self.mesh, reading)
-        batch_size = min(config.evaluation.batch_size, config.train.eval_samples)
-        self.evaluator = Evaluator(self.model, scoring, batch_size, self.mesh)
+        self._programs: dict[Scoring, tuple[Callable[..., Any], Evaluator]] = {}
+
+    def step(self, state: TrainState, batch: Any, rate: Any) -> tuple[TrainState, StepMetrics]:
+        """One step of the current stage."""
+        return self._use(self.stages[self.position.stage].data.scoring)[0](state, batch, rate)
+
+    def _use(self, scoring: Scoring) -> tuple[Callable[..., Any], Evaluator]:
+        """Step and evaluator by ``scoring``: programs of their own, made once for each."""
+        if scoring not in self._programs:
+            train = self.config.train
+            reading = Reading(train.schedule, train.remat, train.bptt)
+            step = jit_train_step(
+                self.model, self.optimizer, scoring, train.grad_accum, self.mesh, reading
+            )
+            batch_size = min(self.config.evaluation.batch_size, train.eval_samples)
+            evaluator = Evaluator(self.model, scoring, batch_size, self.mesh)
+            self._programs[scoring] = step, evaluator
+        return self._programs[scoring]
 
     @property
     def seconds(self) -> float:
@@ -222,7 +235,8 @@ class Trainer:
 
     def _evaluate(self, stage: Stage) -> float:
         started = time.monotonic()
-        correct, total = self.evaluator(self.state.params, self._validation)
+        evaluator = self._use(stage.data.scoring)[1]
+        correct, total = evaluator(self.state.params, self._validation)
         self.metrics.write(
             self.position.step,
             {
