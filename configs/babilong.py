@@ -89,7 +89,7 @@ def _default(task: str) -> dict[str, Any]:
             "noise_behind": (0,) * 8 + (8,),
             "drift_weight": (0.0,) * 8 + (0.3,),
             "max_steps": (1500, 1500, 600, 800, 800, 800, 1500, 600, 200),
-            "target": (0.98, 0.98, 0.85, 0.97, 0.97, 0.97, 0.98, 0.985, 1.1),
+            "target": (0.98, 0.98, 0.85, 0.97, 0.97, 0.97, 0.98, 0.97, 1.1),
             "num_queries": 0,
             "random_num_segments": True,
         },
