@@ -78,7 +78,7 @@ def retained(segments: int, known: int, kept: int) -> Retained:
 def _loss_rate(share: float, segments: int) -> float | None:
     if segments == 0 or share <= 0.0:
         return None
-    return -math.expm1(math.log(share) / segments)
+    return abs(math.expm1(math.log(share) / segments))  # and not -0.0 where none was lost
 
 
 class StoryThenNoise:
