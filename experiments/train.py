@@ -16,7 +16,7 @@ from armt_jax.training.workdir import Workdir
 from experiments import babilong_report, retrieval_report
 
 
-def train_and_evaluate(config: AnyExperiment) -> None:
+def train_and_evaluate(config: AnyExperiment) -> TrainResult:
     """Train to the end, evaluate, print a table and the result, write JSON and figures."""
     with Workdir(config) as workdir:
         trainer = Trainer(config, workdir)
@@ -25,6 +25,7 @@ def train_and_evaluate(config: AnyExperiment) -> None:
             _report(config, workdir.path, trainer, result)
         else:
             babilong_report.after_training(config, workdir.path, trainer, result)
+    return result
 
 
 def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:

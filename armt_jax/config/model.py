@@ -46,7 +46,9 @@ class ModelConfig:
     never narrower than float32. ``matmul_precision`` is that of all matrix products, as JAX names
     it: on accelerators ``default`` computes float32 with fewer digits (``models/precision.py``).
 
-    ``d_mem``, ``nu`` and ``rule`` are ARMT's alone.
+    ``d_mem``, ``nu``, ``rule`` and ``memory_layers`` are ARMT's alone. ``memory_layers`` numbers the
+    layers, from 0, that have a memory; empty: all of them. In the others ``W_V`` stays zero, as it
+    starts: they store nothing and recall nothing (``models/frozen.py``).
 
     PRMT: ``memory_passing`` is ``released``, what the authors' code computes, or ``layerwise``,
     what the paper describes (``models/prmt.py``).
@@ -71,6 +73,7 @@ class ModelConfig:
     d_mem: int = 32
     nu: int = 3
     rule: str = "armt"
+    memory_layers: tuple[int, ...] = ()
     wrap_pos: bool = False
     rotary_pct: float = 0.25
     rotary_base: float = 10000.0
@@ -136,6 +139,7 @@ class ModelConfig:
             positive(self, "model", "num_mem_tokens")
         if self.family == "armt":
             self._check_armt()
+        self._check_memory_layers()
         self._check_other_families()
         self._check_state_space()
 
@@ -159,11 +163,28 @@ class ModelConfig:
             f"must be less than 2 * model.d_mem = {2 * self.d_mem}",
         )
 
+    def _check_memory_layers(self) -> None:
+        layers = tuple(self.memory_layers)  # a list, where it was read from JSON
+        object.__setattr__(self, "memory_layers", layers)
+        numbers = all(type(layer) is int and 0 <= layer < self.n_layer for layer in layers)
+        rising = numbers and sorted(set(layers)) == list(layers)
+        accepted = f"must be rising numbers of layers, from 0 to {self.n_layer - 1}"
+        require(rising, "model.memory_layers", layers, accepted)
+        only = f"must be empty with model.family = {self.family!r}, it is ARMT's"
+        require(self.family == "armt" or not layers, "model.memory_layers", layers, only)
+
+    @property
+    def layers_with_memory(self) -> tuple[int, ...]:
+        """Numbers of the layers that have an associative memory (ARMT)."""
+        return self.memory_layers or tuple(range(self.n_layer))
+
     @property
     def memory_rule(self) -> str:
         """What tells models of one shape apart in a table: ARMT's rule, or the family."""
         if self.family == "prmt" and self.memory_passing != "released":
             return f"prmt_{self.memory_passing}"
+        if self.memory_layers:
+            return f"{self.rule}_layers_{'_'.join(map(str, self.memory_layers))}"
         return self.rule if self.family == "armt" else self.family
 
     def _check_backbone(self) -> None:

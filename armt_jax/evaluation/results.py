@@ -195,10 +195,15 @@ def _read_file(path: Path) -> list[ResultRow]:
         raise ConfigError(f"{path}: schema_version = {version!r}: must be {SCHEMA_VERSION}")
     if not isinstance(content.get("rows"), list):
         raise ConfigError(f"{path}: rows must be a list")
-    return [_to_row(f"{path}: rows[{i}]", values) for i, values in enumerate(content["rows"])]
+    return [to_row(f"{path}: rows[{i}]", values) for i, values in enumerate(content["rows"])]
 
 
-def _to_row(where: str, values: Any) -> ResultRow:
+def to_row(where: str, values: Any) -> ResultRow:
+    """The row of a JSON object.
+
+    Raises:
+      ConfigError: a missing, unknown or impossible field; the message begins with ``where``.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"{where} = {values!r}: must be an object")
     kinds = typing.get_type_hints(ResultRow)
