@@ -99,7 +99,9 @@ def breaks(model: str, length: int) -> Callable[[FigureData], Verdict]:
         later = [(n, match) for n in lengths if (match := data.match(model, n)) is not None]
         if before is None or not later:
             return _not_there(data, model)
-        numbers = f"{model}: {percent(before)} at {trained}, {percent(later[-1][1])} at {later[-1][0]}"
+        numbers = (
+            f"{model}: {percent(before)} at {trained}, {percent(later[-1][1])} at {later[-1][0]}"
+        )
         if before.mean < BROKEN:
             return Verdict(OPEN, f"{numbers}: not learnt at the trained length")
         broken = [n for n, match in later if match.mean < BROKEN]

@@ -1,4 +1,4 @@
-"""What ``results/`` holds for a figure: its plan, the runs that are there, and those that are not."""
+"""What ``results/`` holds for a figure: its plan, the runs that are there, and those missing."""
 
 from __future__ import annotations
 

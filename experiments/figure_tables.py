@@ -19,7 +19,7 @@ TITLES = {
 
 
 def markdown(data: FigureData) -> str:
-    """Claims, exact match (and stored pairs), every seed, the models, the rates, what is missing."""
+    """Claims, exact match (and stored pairs), every seed, models, rates, what is missing."""
     plan = data.plan
     parts = [f"# {TITLES[plan.figure]}\n", _about(data)]
     if CLAIMS[plan.figure]:
@@ -165,7 +165,11 @@ def _score(data: FigureData, model: str, rate: str) -> float | None:
 
 
 def _rates(data: FigureData) -> str:
-    columns = [("model", False), *((rate, True) for rate in data.plan.rates), ("trained with", False)]
+    columns = [
+        ("model", False),
+        *((rate, True) for rate in data.plan.rates),
+        ("trained with", False),
+    ]
     body = []
     for model in data.plan.models:
         scores = [_score(data, model, rate) for rate in data.plan.rates]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -21,17 +20,10 @@ from ml_collections import config_flags
 from armt_jax.config import ConfigError
 from experiments import errors
 from experiments.command_line import parse_flags
-from experiments.sweep_grid import Cell, Sweep, cell, read_sweep, select, tuning_cells
+from experiments.sweep_grid import read_sweep, select
 from experiments.sweep_plan import write_plan
-from experiments.sweep_runner import (
-    NoRateError,
-    State,
-    Status,
-    Stopped,
-    best_rate,
-    run_cell,
-    state_of,
-)
+from experiments.sweep_runner import Stopped
+from experiments.sweep_runs import Runs, check, survey
 from experiments.sweep_summary import print_summary
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -78,107 +70,6 @@ def read_shard(text: str) -> tuple[int, int]:
     if not 1 <= part <= parts:
         raise ConfigError(f"--shard = {text!r}: must be such as 2/3, the second of three parts")
     return part, parts
-
-
-def check(sweep: Sweep) -> None:
-    """Make every run once: a setting that is wrong in any of them is said before one is started.
-
-    Raises:
-      ConfigError: see ``sweep_grid.cell``.
-    """
-    tuning_cells(sweep)
-    for model in sweep.models:
-        for rate in sweep.rates:
-            cell(sweep, model, sweep.seeds[0], rate)
-
-
-def rate_of(sweep: Sweep, model: str) -> str | None:
-    """The rate that a model is trained with; None while it is not known.
-
-    Raises:
-      NoRateError: none trains.
-    """
-    tuning = [one for one in tuning_cells(sweep) if one.model == model]
-    return best_rate(tuning) if tuning else next(iter(sweep.rates))
-
-
-def survey(sweep: Sweep) -> list[tuple[str, State]]:
-    """Where every run of the sweep stands, the rates' first."""
-    states = [(one.name, state_of(one)) for one in tuning_cells(sweep)]
-    for model in sweep.models:
-        for seed in sweep.seeds:
-            states.append((f"{model}_seed{seed}", _main_state(sweep, model, seed)))
-    return states
-
-
-def _main_state(sweep: Sweep, model: str, seed: int) -> State:
-    try:
-        rate = rate_of(sweep, model)
-    except NoRateError as error:
-        return State(Status.FAILED, str(error))
-    if rate is None:
-        return State(Status.WAITING)
-    return state_of(cell(sweep, model, seed, rate))
-
-
-class Runs:
-    """The runs of one host.
-
-    Attributes:
-      unfinished: names of those that should be finished and are not.
-    """
-
-    def __init__(self, sweep: Sweep, part: int, parts: int, retry: bool) -> None:
-        self._sweep, self._retry = sweep, retry
-        self._part, self._parts = part, parts
-        self.unfinished: list[str] = []
-
-    def go(self) -> None:
-        """Rates first, then the figure's runs, seed by seed: a figure of one seed comes early.
-
-        Raises:
-          Stopped: by a signal.
-        """
-        tuning = self._own(tuning_cells(self._sweep))
-        for number, one in enumerate(tuning, start=1):
-            self._run(one, f"[rate {number}/{len(tuning)}]")
-        grid = [(model, seed) for seed in self._sweep.seeds for model in self._sweep.models]
-        grid = self._own(grid)
-        for number, (model, seed) in enumerate(grid, start=1):
-            self._run_main(model, seed, f"[{number}/{len(grid)}]")
-
-    def _own(self, runs: Sequence) -> list:
-        return list(runs[self._part - 1 :: self._parts])
-
-    def _run_main(self, model: str, seed: int, place: str) -> None:
-        name = f"{model}_seed{seed}"
-        state = _main_state(self._sweep, model, seed)
-        rate = None if state.status is Status.WAITING else _known_rate(self._sweep, model)
-        if rate is None:
-            self._report(name, state, place)
-            return
-        self._run(cell(self._sweep, model, seed, rate), place)
-
-    def _run(self, one: Cell, place: str) -> None:
-        state = state_of(one)
-        again = state.status is Status.FAILED and self._retry
-        if again or state.status in (Status.MISSING, Status.STARTED):
-            print(f"{place} {one.name}: running, log in {one.folder}", flush=True)
-            state = run_cell(one)
-        self._report(one.name, state, place)
-
-    def _report(self, name: str, state: State, place: str) -> None:
-        note = f": {state.note}" if state.note else ""
-        print(f"{place} {name}: {state.status.value}{note}", flush=True)
-        if state.status is not Status.FINISHED:
-            self.unfinished.append(name)
-
-
-def _known_rate(sweep: Sweep, model: str) -> str | None:
-    try:
-        return rate_of(sweep, model)
-    except NoRateError:
-        return None
 
 
 if __name__ == "__main__":

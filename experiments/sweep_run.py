@@ -33,7 +33,9 @@ from experiments.train import train_and_evaluate
 
 BUSY = 75  # EX_TEMPFAIL: another process has this run
 CELL = "cell.json"
-_CELL_FILE = flags.DEFINE_string("cell", None, "The run's cell.json, as experiments.sweep wrote it.")
+_CELL_FILE = flags.DEFINE_string(
+    "cell", None, "The run's cell.json, as experiments.sweep wrote it."
+)
 
 
 def main(argv: list[str]) -> None:

@@ -126,9 +126,7 @@ def start(cell_file: Path, log: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def run_cell(
-    cell: Cell, launch: Callable[[Path, Any], subprocess.Popen[bytes]] = start
-) -> State:
+def run_cell(cell: Cell, launch: Callable[[Path, Any], subprocess.Popen[bytes]] = start) -> State:
     """Run a cell to its end; what it prints goes to ``log.txt`` of its folder.
 
     Raises:
@@ -186,7 +184,7 @@ def _failed(cell: Cell, code: int, printed: bytes) -> State:
 
 
 def best_rate(cells: list[Cell]) -> str | None:
-    """The rate that a model's tuning runs prefer; None while one of them is neither done nor failed.
+    """The rate that a model's tuning runs prefer; None while one is neither done nor failed.
 
     The highest mean exact match over the lengths wins; of equals, the first. A run that failed has
     lost.

@@ -3,13 +3,14 @@
     python -m experiments.sweep --config=configs/figures/fig2a.py[:VARIANT]
     python -m experiments.report fig2a
 
-The paper: at equal state ARMT stores more than Mamba, both more than RMT, and PRMT no more than RMT.
+The paper: at equal state ARMT stores more than Mamba, both more than RMT, and PRMT no more than
+RMT.
 
-Variant   Models                                    Trains on               Cost
+Variant   Models                                    Trains on                 Cost
 default   ARMT, delta, Mamba, RMT, PRMT, 3 seeds    to 50 pairs, key size 2   2 CPU cores, see below
-all       and every other family and reference      the same                the same a run
-paper     as all                                    the paper's recipe      GPUs
-tiny      as default, 1 seed                        2 pairs, 32 steps       2 CPU cores, a smoke run
+all       and every other family and reference      the same                  the same a run
+paper     as all                                    the paper's recipe        GPUs
+tiny      as default, 1 seed                        2 pairs, 32 steps         a smoke run
 
 Cost of a run: ``BUILD_NOTES.md``, "Sweeps and figures".
 """

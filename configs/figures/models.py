@@ -48,15 +48,9 @@ MODELS: dict[str, dict[str, Any]] = {
 
 # AdamW's part of Muon moves with it, at the ratio of configs/associative_retrieval.py.
 RATES: dict[str, dict[str, Any]] = {
-    "muon_2e-3": {
-        "optimizer": {"name": "muon", "learning_rate": 8e-4, "muon_learning_rate": 2e-3}
-    },
-    "muon_5e-3": {
-        "optimizer": {"name": "muon", "learning_rate": 2e-3, "muon_learning_rate": 5e-3}
-    },
-    "muon_1e-2": {
-        "optimizer": {"name": "muon", "learning_rate": 4e-3, "muon_learning_rate": 1e-2}
-    },
+    "muon_2e-3": {"optimizer": {"name": "muon", "learning_rate": 8e-4, "muon_learning_rate": 2e-3}},
+    "muon_5e-3": {"optimizer": {"name": "muon", "learning_rate": 2e-3, "muon_learning_rate": 5e-3}},
+    "muon_1e-2": {"optimizer": {"name": "muon", "learning_rate": 4e-3, "muon_learning_rate": 1e-2}},
     "adamw_1e-3": {"optimizer": {"name": "adamw", "learning_rate": 1e-3}},
     "adamw_3e-3": {"optimizer": {"name": "adamw", "learning_rate": 3e-3}},
 }
