@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from armt_jax.config import ConfigError
 from armt_jax.evaluation.exact_match import (
     MatchCount,
     answer_length,
@@ -135,6 +136,42 @@ class MarkedAnswer:
         targets = jnp.take_along_axis(batch.queries, place + 1, axis=-1)
         at_place = jnp.take_along_axis(hidden, place[..., None], axis=2)
         return _scores(model, params, at_place, targets, marked & counted[:, :, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswersInText:
+    """Answers while the text is read: after ``places [b, n]`` follows ``queries [b, n, 1]``."""
+
+    def count(self, batch: Any) -> jax.Array:
+        """See ``Scoring``."""
+        return jnp.sum(batch.query_mask, dtype=jnp.float32)
+
+    def score(
+        self,
+        model: SegmentModel,
+        params: Params,
+        batch: Any,
+        reading: Reading = USUAL,
+        stages: int = 1,
+    ) -> Scores:
+        """See ``Scoring``: contexts ``[b, s, t]``.
+
+        Raises:
+          ConfigError: a pipeline, whose stages keep no hidden states of the text.
+        """
+        if stages > 1:
+            raise ConfigError(f"mesh.{STAGE} = {stages}: must be 1 where a text is asked within")
+        segments = Segment(
+            jnp.swapaxes(batch.context, 0, 1), jnp.swapaxes(batch.context_mask, 0, 1)
+        )
+        state = model.init_state(batch.context.shape[0])
+        _, hidden = run_segments(model, params, state, segments, **reading._asdict())
+        assert hidden is not None  # they are needed, by default
+        whole = jnp.swapaxes(hidden, 0, 1)
+        whole = whole.reshape(whole.shape[0], -1, whole.shape[-1])
+        at_place = jnp.take_along_axis(whole, batch.places[:, :, None], axis=1)
+        scored = batch.query_mask[:, :, None]
+        return _scores(model, params, at_place[:, :, None], batch.queries, scored)
 
 
 def _ask(
