@@ -5,7 +5,7 @@
 Any value can be replaced: ``--config.model.rule=delta_hard --config.seed=1``.
 
 Variant   Model            Trains on                                    Cost
-default   4 x 128, GPT-2   to 50 events on 8 entities of 4 attributes   2 CPU cores, not run to its end
+default   4 x 128, GPT-2   to 50 events on 8 entities of 4 attributes   2 CPU cores, not finished
 tiny      1 x 32, GPT-2    4 events on 2 entities, 32 steps             2 CPU cores, a smoke run
 
 Attributes are set, overwritten and deleted; the last of them hold numbers. Evaluated to 500 events,

@@ -5,7 +5,7 @@
 Any value can be replaced: ``--config.model.family=mamba --config.seed=1``.
 
 Variant   Model            Trains on                                   Cost
-default   4 x 128, GPT-2   4 to 16 pairs, 64 to 256 tokens             2 CPU cores, not run to its end
+default   4 x 128, GPT-2   4 to 16 pairs, 64 to 256 tokens             2 CPU cores, not finished
 zoology   4 x 128, GPT-2   4 to 64 pairs, 64 to 512 tokens             GPUs, not run
 tiny      1 x 32, GPT-2    2 pairs in 16 tokens, 32 steps              2 CPU cores, a smoke run
 

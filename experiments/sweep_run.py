@@ -3,7 +3,7 @@
     python -m experiments.sweep_run --cell=FOLDER/cell.json
 
 A run that crashes, diverges or runs out of memory takes nothing with it. It goes on from its last
-checkpoint, and a finished one is only evaluated at the lengths it does not have yet.
+checkpoint; one whose training is finished is only evaluated again, at further lengths.
 """
 
 from __future__ import annotations

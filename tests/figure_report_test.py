@@ -189,7 +189,10 @@ def test_all_results_of_the_grid_of_rates_are_reported(tmp_path: Path) -> None:
     assert parts_of(rates, "| rmt") == ["rmt", "30.0", "-", "-"]
 
 
-def test_table_2_is_derived_by_its_thresholds(tmp_path: Path) -> None:
+def test_table_2_is_derived_by_its_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table2, "_segmentation", lambda model: table2.Mark("✓", model))
     swept(tmp_path, REWRITE, {"armt": [GOOD], "mamba": [FADING], "rmt": [{3: 50, 30: 9, 500: 9}]})
     # Stored of the 2 pairs trained on: with 100 of 100 right all, with 40 of 100 a third.
     stored = {"armt": [{2: 100, 10: 10}], "mamba": [{2: 40, 10: 6}], "rmt": [{2: 6, 10: 6}]}
@@ -204,6 +207,13 @@ def test_table_2_is_derived_by_its_thresholds(tmp_path: Path) -> None:
     assert "mamba, paper" in table2.markdown(table)
     assert "fig2a: prmt seed 0" in table.missing
     assert table2.as_json(table)["here"]["armt"][1]["mark"] == "✓✓"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.parametrize("model", table2.MODELS)
+def test_segments_of_every_model_reach_the_next_one(model: str) -> None:
+    assert table2._segmentation(model).mark == "✓"
 
 
 def test_table_2_without_figures(tmp_path: Path) -> None:

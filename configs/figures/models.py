@@ -27,8 +27,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "mamba2": {"model": {"family": "mamba2", "d_state": 96}},
     "delta_net": {"model": {"family": "delta_net", "d_state": 88}},
     "gated_delta_net": {"model": {"family": "gated_delta_net", "d_state": 88}},
-    "rwkv5": {"model": {"family": "rwkv5", "d_model": 156, "n_head": 1, "d_ff": 128}},
-    "rwkv7": {"model": {"family": "rwkv7", "d_model": 156, "n_head": 1, "d_ff": 128}},
+    "rwkv5": {"model": {"family": "rwkv5", "d_model": 156, "n_head": 1, "d_ff": 96}},
+    "rwkv7": {"model": {"family": "rwkv7", "d_model": 156, "n_head": 1, "d_ff": 96}},
     # Without the memory's matrices; d_ff makes up for their parameters.
     "rmt": {"model": {"family": "rmt", "d_ff": 224}},
     "prmt": {"model": {"family": "prmt", "d_ff": 224}},
