@@ -61,8 +61,8 @@ class FigureData:
             return None
         values = num_values(rows[0].value_size)
         mean, low, high, count = mean_and_interval(rows)
-        pairs = (estimate_pairs(alpha, length, values) for alpha in (mean, low, high))
-        return MeanInterval(*pairs, count)
+        stored, least, most = (estimate_pairs(one, length, values) for one in (mean, low, high))
+        return MeanInterval(stored, least, most, count)
 
     def drawn_rows(self) -> list[ResultRow]:
         """The rows of all runs at the figure's lengths, each model a line of its own."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -180,7 +181,8 @@ def test_answers_in_a_text_are_scored_where_they_are_asked() -> None:
     task = Mqar(num_pairs=2, length=14, vocab_size=64, segment_size=8)
     samples = draw(task, 3)
     batch = MarkedText(*(np.stack(leaves) for leaves in zip(*samples, strict=True)))
-    segments = Segment(batch.context.swapaxes(0, 1), batch.context_mask.swapaxes(0, 1))
+    text = (batch.context.swapaxes(0, 1), batch.context_mask.swapaxes(0, 1))
+    segments = Segment(*map(jnp.asarray, text))
     _, hidden = run_segments(model, params, model.init_state(3), segments, schedule="sequential")
     logits = np.asarray(model.readout(params, hidden)).swapaxes(0, 1).reshape(3, 16, -1)
     losses, right = [], 0
