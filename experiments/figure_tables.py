@@ -76,11 +76,11 @@ def _about(data: FigureData) -> str:
     versions = sorted({(run.about.version, run.about.code) for run in data.runs.values()})
     code = "; ".join(f"version {version}, code {code}" for version, code in versions)
     mixed = " **Runs of several versions of the code are mixed here.**" if data.mixed else ""
-    return (
-        f"Trained to {data.plan.trained_pairs}; {len(data.runs)} of "
-        f"{len(data.plan.models) * len(data.plan.seeds)} runs are there ({code}; commits "
-        f"{', '.join(commits) or 'none'}).{mixed} The same samples for every model of a seed.\n"
-    )
+    wanted = len(data.plan.models) * len(data.plan.seeds)
+    there = f"Trained to {data.plan.trained_pairs}; {len(data.runs)} of {wanted} runs are there"
+    if data.runs:
+        there += f" ({code}; commits {', '.join(commits)})"
+    return f"{there}.{mixed} The same samples for every model of a seed.\n"
 
 
 def _claims(data: FigureData) -> str:
