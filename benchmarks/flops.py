@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.models import create_model
+from benchmarks.recurrent_flops import recurrent_flops
 
 
 def block_flops(config: ModelConfig, rows: int, keys: int, out_rows: int | None = None) -> float:
@@ -41,6 +42,8 @@ def context_flops(config: ModelConfig, length: int, before: float = 0.0) -> floa
       ConfigError: a family whose operations nobody has counted.
     """
     m, family = config.num_mem_tokens, config.family
+    if config.is_state_space:
+        return length * recurrent_flops(config)
     if family == "transformer":
         keys = length + before
         inner = _block_behind(config, length, keys, length)
@@ -53,14 +56,26 @@ def context_flops(config: ModelConfig, length: int, before: float = 0.0) -> floa
         return (config.n_layer - 1) * below + front + _block_behind(config, rows, rows + m, m)
     rows = length + config.memory_positions
     if family == "armt":
-        memory = memory_flops(config, rows, m)
+        memory = len(config.layers_with_memory) * memory_flops(config, rows, m)
     elif family in ("rmt", "rmt_r"):
         memory = 0.0
     else:
         raise ConfigError(f"model.family = {family!r}: its operations have not been counted")
-    inner = block_flops(config, rows, rows) + memory
-    last = block_flops(config, rows, rows, m) + memory
-    return (config.n_layer - 1) * inner + last + _retrieval(config, before)
+    inner = block_flops(config, rows, rows)
+    last = block_flops(config, rows, rows, m)
+    return (config.n_layer - 1) * inner + last + memory + _retrieval(config, before)
+
+
+def seen_before(config: ModelConfig, pairs: int, length: int) -> tuple[float, float]:
+    """What families with a growing state see of the past: on average, and at the end.
+
+    Tokens of a transformer, states of RMT-R, of a text of ``pairs`` segments of ``length`` tokens.
+    """
+    if config.family == "transformer":
+        most, behind = config.attention_window or config.context_tokens, pairs * length
+        return sum(min(most, n * length) for n in range(pairs)) / pairs, min(most, behind)
+    most = config.retrieval_states
+    return sum(min(most, max(n - 1, 0)) for n in range(pairs)) / pairs, min(most, pairs - 1)
 
 
 def query_flops(config: ModelConfig, length: int, scored: int, before: float = 0.0) -> float:
@@ -70,9 +85,11 @@ def query_flops(config: ModelConfig, length: int, scored: int, before: float = 0
     for each. ``before``: as in ``context_flops``, at the end of the text.
     """
     head = 2.0 * scored * config.d_model * config.vocab_size
+    if config.is_state_space:
+        return length * recurrent_flops(config) + head
     if config.family == "armt":
-        layer = block_flops(config, length, length) + memory_flops(config, length, 0)
-        return config.n_layer * layer + head
+        memory = len(config.layers_with_memory) * memory_flops(config, length, 0)
+        return config.n_layer * block_flops(config, length, length) + memory + head
     front = config.prefix_positions
     seen = before if config.family == "transformer" else front
     layer = _block_behind(config, length, length + seen, length)

@@ -86,7 +86,7 @@ def measure(config: ModelConfig, batch: Batch, value_size: int, steps: int) -> d
         jax.block_until_ready(state)
         times.append(time.perf_counter() - started)
     peak_memory = machine.peak_memory_bytes()
-    middle, end = _seen_before(config, pairs, length)
+    middle, end = flops.seen_before(config, pairs, length)
     work = pairs * flops.context_flops(config, length, middle)
     work += queries * flops.query_flops(config, length, value_size + 1, end)
     work *= 3 * batch_size
@@ -103,18 +103,6 @@ def measure(config: ModelConfig, batch: Batch, value_size: int, steps: int) -> d
         "sgemm_flops_per_second": peak,
         "sgemm_share": work / seconds / peak,
     }
-
-
-def _seen_before(config: ModelConfig, pairs: int, length: int) -> tuple[float, float]:
-    """What families with a growing state see of the past: on average, and at the end.
-
-    Tokens of a transformer, states of RMT-R.
-    """
-    if config.family == "transformer":
-        most, behind = config.attention_window or config.context_tokens, pairs * length
-        return sum(min(most, n * length) for n in range(pairs)) / pairs, min(most, behind)
-    most = config.retrieval_states
-    return sum(min(most, max(n - 1, 0)) for n in range(pairs)) / pairs, min(most, pairs - 1)
 
 
 def _retrieval() -> tuple[ModelConfig, Batch, int]:

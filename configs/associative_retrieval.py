@@ -29,6 +29,7 @@ def default() -> dict[str, Any]:
             "d_mem": 32,
             "nu": 3,
             "rule": "armt",
+            "memory_layers": (),
             "wrap_pos": False,
             "rotary_pct": 0.25,
             "rotary_base": 10000.0,

@@ -22,14 +22,16 @@ from armt_jax.config import (
     BabilongExperiment,
     ConfigError,
     ExperimentConfig,
+    RecallExperiment,
     TaskConfig,
     from_config_dict,
 )
+from armt_jax.evaluation.results import write_results
 from armt_jax.evaluation.tables import print_table
 from armt_jax.processes import is_main, process_count, together
 from armt_jax.training.checkpoints import LATEST
 from armt_jax.training.workdir import read_config
-from experiments import babilong_report, errors, launch_flags, retrieval_report
+from experiments import babilong_report, errors, launch_flags, recall_report, retrieval_report
 from experiments.command_line import numbers, parse_flags
 from experiments.restoring import restore, which_checkpoint
 
@@ -54,8 +56,10 @@ def main(argv: list[str]) -> None:
         config = read_config(folder)
     if isinstance(config, ExperimentConfig):
         _evaluate_retrieval(config, folder)
-    else:
+    elif isinstance(config, BabilongExperiment):
         _evaluate_babilong(config, folder)
+    else:
+        _evaluate_recall(config, folder)
 
 
 def _folder() -> Path:
@@ -85,6 +89,19 @@ def _evaluate_babilong(config: BabilongExperiment, folder: Path) -> None:
     found = restore(config, folder, which_checkpoint(folder, _STEP.value))
     params = found.state.params
     babilong_report.evaluate_lengths(config, params, found.step, folder, lengths, samples)
+
+
+def _evaluate_recall(config: RecallExperiment, folder: Path) -> None:
+    """At the lengths of the run's configuration."""
+    what = config.task.name
+    given = {"pairs": _PAIRS.value, "lengths": _LENGTHS.value, "samples": _SAMPLES.value}
+    _refuse_flags(what, **given, variant=_VARIANT.value, key_size=_KEY_SIZE.value)
+    if process_count() > 1:
+        raise ConfigError(f"{what}: is evaluated by one process, with all of its devices")
+    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    rows = recall_report.evaluate_lengths(config, found.state.params, found.step)
+    write_results(folder / "evaluation" / "results.json", rows)
+    print_table(rows, title=f"{config.name}, step {found.step:,}")
 
 
 def _refuse_flags(what: str, **values: object) -> None:

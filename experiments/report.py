@@ -1,9 +1,11 @@
 """Tables and figures of the paper, from what ``results/`` holds.
 
-    python -m experiments.report table1 fig3
+    python -m experiments.report table1 fig3 fig2a fig2b fig4a fig4b table2 ablations
 
-Reads the cells of ``results/babilong_*.json`` (``--results`` names another folder) and writes
-Markdown and JSON, or a PNG, into ``results/report``; published rows stand beside ours.
+Table 1 and Figure 3 are made of the cells of ``results/babilong_*.json``, the others of the runs
+of ``experiments.sweep`` in ``results/figures`` (``--results`` names another folder than
+``results``). Markdown and JSON, and PNGs of the figures, go into ``results/report``; what the paper
+reports, or claims, stands beside it, and what is missing is named.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ from armt_jax.config import ConfigError
 from armt_jax.evaluation import babilong_table
 from armt_jax.evaluation.babilong_results import BabilongCell, read_cells
 from armt_jax.evaluation.results import atomic_write
-from experiments import errors
+from experiments import errors, figure_report
+from experiments.figure_claims import CLAIMS
 from experiments.shared_flags import OUT
 
 _RESULTS = flags.DEFINE_string("results", "results", "Folder of the results.")
+_MIXED = flags.DEFINE_bool(
+    "mixed_versions", False, "Put runs of several versions of the code into one figure."
+)
 
 
 def _table1(results: Path, out: Path) -> None:
@@ -38,7 +44,24 @@ def _fig3(results: Path, out: Path) -> None:
     babilong_table.figure(out / "fig3.png", _cells(results))
 
 
-REPORTS: dict[str, Callable[[Path, Path], None]] = {"table1": _table1, "fig3": _fig3}
+def _table2(results: Path, out: Path) -> None:
+    print(figure_report.write_table2(results, out, mixed_versions=_MIXED.value))
+
+
+def _figure(name: str) -> Callable[[Path, Path], None]:
+    def report(results: Path, out: Path) -> None:
+        print(figure_report.write_figure(results, out, name, mixed_versions=_MIXED.value))
+
+    return report
+
+
+# What a report does with the folder of results and its own.
+REPORTS: dict[str, Callable[[Path, Path], None]] = {
+    "table1": _table1,
+    "fig3": _fig3,
+    **{name: _figure(name) for name in CLAIMS},
+    "table2": _table2,
+}
 
 
 def main(argv: list[str]) -> None:

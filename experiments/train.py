@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from armt_jax.config import AnyExperiment, ExperimentConfig
+from armt_jax.config import AnyExperiment, BabilongExperiment, ExperimentConfig
 from armt_jax.evaluation.figures import training_figure
 from armt_jax.evaluation.results import ResultRow
 from armt_jax.evaluation.tables import print_table
@@ -13,18 +13,21 @@ from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
-from experiments import babilong_report, retrieval_report
+from experiments import babilong_report, recall_report, retrieval_report
 
 
-def train_and_evaluate(config: AnyExperiment) -> None:
+def train_and_evaluate(config: AnyExperiment) -> TrainResult:
     """Train to the end, evaluate, print a table and the result, write JSON and figures."""
     with Workdir(config) as workdir:
         trainer = Trainer(config, workdir)
         result = trainer.run()
         if isinstance(config, ExperimentConfig):
             _report(config, workdir.path, trainer, result)
-        else:
+        elif isinstance(config, BabilongExperiment):
             babilong_report.after_training(config, workdir.path, trainer, result)
+        else:
+            recall_report.after_training(config, workdir.path, trainer, result)
+    return result
 
 
 def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:

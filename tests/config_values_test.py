@@ -41,6 +41,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("model.d_mem", -4, "must be at least 1"),
     ("model.nu", 0, "must be at least 1"),
     ("model.nu", 64, "must be less than 2 * model.d_mem = 64"),
+    ("model.memory_layers", (2,), "must be rising numbers of layers, 0 to 1; empty but for ARMT"),
     ("model.n_head", 3, "must divide model.d_model = 128"),
     ("model.rotary_pct", 0.0, "must be in (0, 1]"),
     ("model.rotary_pct", 1.5, "must be in (0, 1]"),

@@ -16,6 +16,16 @@ from armt_jax.config.babilong import (
 )
 from armt_jax.config.checks import ConfigError, one_of, require
 from armt_jax.config.model import ModelConfig
+from armt_jax.config.recall_tasks import (
+    ENTITY_EVENTS_NAME,
+    MQAR_NAME,
+    EntityEventsConfig,
+    EntityEventsCurriculum,
+    EntityEventsEvaluation,
+    MqarConfig,
+    MqarCurriculum,
+    MqarEvaluation,
+)
 from armt_jax.config.task import CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
 
@@ -93,7 +103,51 @@ class BabilongExperiment(Experiment):
         return self.curriculum.segment_size[stage] or self.task.segment_size
 
 
-AnyExperiment = ExperimentConfig | BabilongExperiment
+@dataclasses.dataclass(frozen=True)
+class MqarExperiment(Experiment):
+    """An experiment of multi-query associative recall."""
+
+    task: MqarConfig
+    curriculum: MqarCurriculum
+    evaluation: MqarEvaluation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model.check_segment(self.task.segment_size)
+        self.model.check_text(max((*self.curriculum.length, *self.evaluation.length)))
+        _check_vocabulary(self.model, self.task.vocab_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class EntityEventsExperiment(Experiment):
+    """An experiment of events on mutable entities."""
+
+    task: EntityEventsConfig
+    curriculum: EntityEventsCurriculum
+    evaluation: EntityEventsEvaluation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        length = self.task.value_size + 5
+        self.model.check_segment(length)
+        most = max((*self.curriculum.num_events, *self.evaluation.num_events))
+        self.model.check_text((most + 1) * length)
+        _check_vocabulary(self.model, 106)
+
+
+def _check_vocabulary(model: ModelConfig, needed: int) -> None:
+    accepted = f"must be at least {needed}, the task's tokens"
+    require(model.vocab_size >= needed, "model.vocab_size", model.vocab_size, accepted)
+
+
+RecallExperiment = MqarExperiment | EntityEventsExperiment
+AnyExperiment = ExperimentConfig | BabilongExperiment | RecallExperiment
+# By ``task.name``; without one it is associative retrieval.
+_KINDS = {
+    TASK_NAME: BabilongExperiment,
+    MQAR_NAME: MqarExperiment,
+    ENTITY_EVENTS_NAME: EntityEventsExperiment,
+}
 
 
 def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> AnyExperiment:
@@ -109,8 +163,8 @@ def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> AnyExperiment:
     kind = ExperimentConfig
     task = plain.get("task") if isinstance(plain, Mapping) else None
     if isinstance(task, Mapping) and "name" in task:
-        one_of("task.name", task["name"], (TASK_NAME,))
-        kind = BabilongExperiment
+        one_of("task.name", task["name"], tuple(_KINDS))
+        kind = _KINDS[task["name"]]
     return typing.cast(AnyExperiment, _build(kind, plain, ""))
 
 

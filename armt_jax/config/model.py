@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from armt_jax.config import room
 from armt_jax.config.checks import one_of, positive, require
 from armt_jax.config.families import (
     BACKBONES,
@@ -46,7 +47,9 @@ class ModelConfig:
     never narrower than float32. ``matmul_precision`` is that of all matrix products, as JAX names
     it: on accelerators ``default`` computes float32 with fewer digits (``models/precision.py``).
 
-    ``d_mem``, ``nu`` and ``rule`` are ARMT's alone.
+    ``d_mem``, ``nu``, ``rule`` and ``memory_layers`` are ARMT's alone. ``memory_layers`` has the
+    numbers, from 0, of the layers with a memory; empty: all of them. In the others ``W_V`` stays
+    zero, as it starts: they store nothing and recall nothing (``models/frozen.py``).
 
     PRMT: ``memory_passing`` is ``released``, what the authors' code computes, or ``layerwise``,
     what the paper describes (``models/prmt.py``).
@@ -71,6 +74,7 @@ class ModelConfig:
     d_mem: int = 32
     nu: int = 3
     rule: str = "armt"
+    memory_layers: tuple[int, ...] = ()
     wrap_pos: bool = False
     rotary_pct: float = 0.25
     rotary_base: float = 10000.0
@@ -136,6 +140,7 @@ class ModelConfig:
             positive(self, "model", "num_mem_tokens")
         if self.family == "armt":
             self._check_armt()
+        self._check_memory_layers()
         self._check_other_families()
         self._check_state_space()
 
@@ -159,11 +164,26 @@ class ModelConfig:
             f"must be less than 2 * model.d_mem = {2 * self.d_mem}",
         )
 
+    def _check_memory_layers(self) -> None:
+        layers = tuple(self.memory_layers)  # a list, where it was read from JSON
+        object.__setattr__(self, "memory_layers", layers)
+        rising = layers == tuple(n for n in range(self.n_layer) if n in layers)
+        accepted = f"must be rising numbers of layers, 0 to {self.n_layer - 1}; empty but for ARMT"
+        right = rising and (self.family == "armt" or not layers)
+        require(right, "model.memory_layers", layers, accepted)
+
+    @property
+    def layers_with_memory(self) -> tuple[int, ...]:
+        """Numbers of the layers that have an associative memory (ARMT)."""
+        return self.memory_layers or tuple(range(self.n_layer))
+
     @property
     def memory_rule(self) -> str:
         """What tells models of one shape apart in a table: ARMT's rule, or the family."""
         if self.family == "prmt" and self.memory_passing != "released":
             return f"prmt_{self.memory_passing}"
+        if self.memory_layers:
+            return f"{self.rule}_layers_{'_'.join(map(str, self.memory_layers))}"
         return self.rule if self.family == "armt" else self.family
 
     def _check_backbone(self) -> None:
@@ -261,40 +281,13 @@ class ModelConfig:
         """Whether positions are rows of a table and can run out."""
         return self.family in ON_BACKBONES and self.backbone == "gpt2"
 
-    @property
-    def _shared_positions(self) -> tuple[int, str]:
-        """Learned positions that memory tokens take from the tokens, and how errors say that."""
-        taken = 0 if self.wrap_pos else self.memory_positions
-        if not taken:
-            return 0, ""
-        copies = taken // self.num_mem_tokens
-        times = "" if copies == 1 else f"{copies} * "
-        return taken, f" less {times}model.num_mem_tokens = {taken}"
-
     def check_segment(self, length: int) -> None:
         """Raise ``ConfigError`` where a segment of ``length`` tokens has no room in positions."""
-        self.check_text(length)
-        if not self.has_learned_positions:
-            return
-        taken, why = self._shared_positions
-        room = self.n_positions - taken
-        accepted = f"must be at most {room} (model.n_positions = {self.n_positions}{why})"
-        require(length <= room, "segment length", length, accepted)
+        room.check_segment(self, length)
 
     def check_text(self, length: int) -> None:
-        """Raise ``ConfigError`` where a text of ``length`` tokens is longer than the model reads.
-
-        Only the transformer has a limit: what its cache keeps, and its learned positions, which go
-        on from segment to segment.
-        """
-        if self.family != "transformer":
-            return
-        limits = {} if self.attention_window else {"context_tokens": self.context_tokens}
-        if self.has_learned_positions:
-            limits["n_positions"] = self.n_positions
-        for name, most in limits.items():
-            accepted = f"must be at most model.{name} = {most} for model.family = 'transformer'"
-            require(length <= most, "text length", length, accepted)
+        """Raise ``ConfigError`` where a text of ``length`` tokens is longer than it reads."""
+        room.check_text(self, length)
 
     def check_new_tokens(self, text: int, last: int, new: int) -> None:
         """Raise ``ConfigError`` where there is no room to continue a text.
@@ -304,14 +297,4 @@ class ModelConfig:
           last: of them, those of the last segment, which is continued without memory tokens behind.
           new: tokens to generate.
         """
-        self.check_text(text + new)
-        if self.family == "transformer" or not self.has_learned_positions:
-            return
-        prefix = 0 if self.wrap_pos else self.prefix_positions
-        room = self.n_positions - prefix - last
-        front = f", {prefix} memory tokens" if prefix else ""
-        accepted = (
-            f"must be at most {room}, model.n_positions = {self.n_positions} "
-            f"less a last segment of {last} tokens{front}"
-        )
-        require(new <= room, "max_new_tokens", new, accepted)
+        room.check_new_tokens(self, text, last, new)

@@ -181,6 +181,8 @@ def _draw(axes: Axes, series: Sequence[Series]) -> None:
         marker = MARKERS[style % len(MARKERS)]
         dashes = "-" if style < len(PALETTE) else ":"
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.18, lw=0)
+        if line.seeds > 1:
+            axes.scatter(*zip(*line.each, strict=True), s=6, color=color, alpha=0.6, lw=0)
         axes.plot(
             line.x, line.y, dashes, marker=marker, color=color, label=label, clip_on=False, zorder=3
         )

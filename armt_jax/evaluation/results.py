@@ -23,6 +23,7 @@ from armt_jax.evaluation.intervals import as_count, wilson_interval
 
 SCHEMA = "armt_jax.results"
 SCHEMA_VERSION = 1
+RESULT_VARIANTS = (*VARIANTS, "mqar", "entity_events")
 UNKNOWN_COMMIT = "unknown"
 
 
@@ -31,10 +32,10 @@ class ResultRow:
     """Exact match of one checkpoint at one number of pairs. Build it with ``result_row``.
 
     Attributes:
-      variant: ``remember`` or ``rewrite``.
+      variant: ``remember`` or ``rewrite``; ``mqar`` or ``entity_events``.
       model, rule: name of the model and of its memory rule.
       num_params: number of parameters.
-      num_pairs: pairs in the context; for rewrite, the number of updates.
+      num_pairs: pairs in the context; for rewrite, the number of updates, else that of events.
       key_size, value_size: digits of a key, of a value.
       samples, correct: contexts asked (one query each), and exactly right answers.
       exact_match, exact_match_low, exact_match_high: fractions; 95 % Wilson interval.
@@ -65,8 +66,9 @@ class ResultRow:
     commit: str
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ConfigError(f"variant = {self.variant!r}: must be one of {', '.join(VARIANTS)}")
+        if self.variant not in RESULT_VARIANTS:
+            known = ", ".join(RESULT_VARIANTS)
+            raise ConfigError(f"variant = {self.variant!r}: must be one of {known}")
         for name in ("num_params", "num_pairs", "key_size", "value_size", "samples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -195,10 +197,15 @@ def _read_file(path: Path) -> list[ResultRow]:
         raise ConfigError(f"{path}: schema_version = {version!r}: must be {SCHEMA_VERSION}")
     if not isinstance(content.get("rows"), list):
         raise ConfigError(f"{path}: rows must be a list")
-    return [_to_row(f"{path}: rows[{i}]", values) for i, values in enumerate(content["rows"])]
+    return [to_row(f"{path}: rows[{i}]", values) for i, values in enumerate(content["rows"])]
 
 
-def _to_row(where: str, values: Any) -> ResultRow:
+def to_row(where: str, values: Any) -> ResultRow:
+    """The row of a JSON object.
+
+    Raises:
+      ConfigError: a missing, unknown or impossible field; the message begins with ``where``.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"{where} = {values!r}: must be an object")
     kinds = typing.get_type_hints(ResultRow)

@@ -23,6 +23,7 @@ from armt_jax.evaluation.exact_match import (
     predicted_tokens,
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.recurrence import run_segments
 from armt_jax.recurrence.passing import read_with_passages
 from armt_jax.recurrence.stages import read_and_ask
 from armt_jax.sharding import STAGE
@@ -153,6 +154,42 @@ class _Passages(NamedTuple):
     before: int = 0
     behind: int = 0
     need_drift: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswersInText:
+    """Answers while the text is read: after ``places [b, n]`` follows ``queries [b, n, 1]``."""
+
+    def count(self, batch: Any) -> jax.Array:
+        """See ``Scoring``."""
+        return jnp.sum(batch.query_mask, dtype=jnp.float32)
+
+    def score(
+        self,
+        model: SegmentModel,
+        params: Params,
+        batch: Any,
+        reading: Reading = USUAL,
+        stages: int = 1,
+    ) -> Scores:
+        """See ``Scoring``: contexts ``[b, s, t]``.
+
+        Raises:
+          ConfigError: a pipeline, whose stages keep no hidden states of the text.
+        """
+        if stages > 1:
+            raise ConfigError(f"mesh.{STAGE} = {stages}: must be 1 where a text is asked within")
+        segments = Segment(
+            jnp.swapaxes(batch.context, 0, 1), jnp.swapaxes(batch.context_mask, 0, 1)
+        )
+        state = model.init_state(batch.context.shape[0])
+        _, hidden = run_segments(model, params, state, segments, **reading._asdict())
+        assert hidden is not None  # they are needed, by default
+        whole = jnp.swapaxes(hidden, 0, 1)
+        whole = whole.reshape(whole.shape[0], -1, whole.shape[-1])
+        at_place = jnp.take_along_axis(whole, batch.places[:, :, None], axis=1)
+        scored = batch.query_mask[:, :, None]
+        return _scores(model, params, at_place[:, :, None], batch.queries, scored)
 
 
 def _ask(

@@ -22,7 +22,8 @@ class Series(NamedTuple):
     """One line of a figure: at ``x[i]`` pairs, ``y[i]`` inside the band ``low[i]..high[i]``.
 
     ``seeds`` is the largest number of seeds behind a point: for one seed the band is its 95 %
-    interval, for several ``y`` is their mean and the band their range.
+    interval, for several ``y`` is their mean and the band their range. ``each`` has every seed's
+    ``(x, y)``.
     """
 
     key: SeriesKey
@@ -31,6 +32,7 @@ class Series(NamedTuple):
     low: list[float]
     high: list[float]
     seeds: int
+    each: tuple[tuple[int, float], ...] = ()
 
 
 # Rows of one number of pairs, one per seed, by number of pairs in rising order.
@@ -83,7 +85,8 @@ def _aggregate(key: SeriesKey, lengths: Lengths, quantity: Quantity) -> Series:
         else:
             points.append((length, sum(values) / len(values), min(values), max(values)))
     x, y, low, high = (list(column) for column in zip(*points, strict=True))
-    return Series(key, x, y, low, high, most)
+    each = tuple((n, quantity(row)[0]) for n, alike in lengths.items() for row in alike)
+    return Series(key, x, y, low, high, most, each)
 
 
 def labels(keys: Sequence[SeriesKey]) -> list[str]:

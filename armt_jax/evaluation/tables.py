@@ -8,7 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from armt_jax.evaluation.intervals import Interval, mean_interval, wilson_interval
+from armt_jax.evaluation.intervals import (
+    Interval,
+    MeanInterval,
+    mean_interval,
+    wilson_interval,
+)
 from armt_jax.evaluation.results import ResultRow
 from armt_jax.evaluation.series import group_rows, labels
 
@@ -42,15 +47,16 @@ def sort_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
 def markdown_table(rows: Iterable[ResultRow]) -> str:
     """Every row and column as a GitHub-flavoured Markdown table, ending with a newline."""
     body = [_cells(row) for row in sort_rows(rows)]
-    return _markdown(COLUMNS, body)
+    return to_markdown(COLUMNS, body)
 
 
 def markdown_summary(rows: Iterable[ResultRow], variant: str) -> str:
     """Exact match of ``variant`` with a line per number of pairs and a column per model and rule.
 
-    XX
-      Raises:
-        ConfigError: no row of ``variant``, or two rows of one seed at one length.
+    Of several seeds it is their mean (``mean_and_interval``).
+
+    Raises:
+      ConfigError: no row of ``variant``, or two rows of one seed at one length.
     """
     groups = group_rows(rows, variant)
     counted = "updates" if variant == "rewrite" else "pairs"
@@ -60,7 +66,7 @@ def markdown_summary(rows: Iterable[ResultRow], variant: str) -> str:
         [f"{length:,}", *(_mean_cell(group.get(length, [])) for group in groups.values())]
         for length in lengths
     ]
-    return _markdown(columns, body)
+    return to_markdown(columns, body)
 
 
 def print_table(
@@ -112,15 +118,25 @@ def _cells(row: ResultRow) -> list[str]:
     ]
 
 
+def mean_and_interval(rows: Sequence[ResultRow]) -> MeanInterval:
+    """Exact match over the seeds of ``rows``, one or more, all of one length.
+
+    Of one seed its 95 % Wilson interval; of several the mean, and the wider of what the seeds and
+    the questions say of it at either end.
+    """
+    pooled = wilson_interval(sum(row.correct for row in rows), sum(row.samples for row in rows))
+    if len(rows) == 1:
+        return MeanInterval(rows[0].exact_match, *pooled, 1)
+    mean = mean_interval([row.exact_match for row in rows], bounds=(0.0, 1.0))
+    return mean._replace(low=min(mean.low, pooled.low), high=max(mean.high, pooled.high))
+
+
 def _mean_cell(rows: Sequence[ResultRow]) -> str:
     if not rows:
         return ABSENT
-    if len(rows) == 1:
-        return _percent(rows[0].exact_match, rows[0].exact_match_low, rows[0].exact_match_high)
-    mean = mean_interval([row.exact_match for row in rows], bounds=(0.0, 1.0))
-    pooled = wilson_interval(sum(row.correct for row in rows), sum(row.samples for row in rows))
-    low, high = min(mean.low, pooled.low), max(mean.high, pooled.high)
-    return f"{_percent(mean.mean, low, high)}, {mean.count} seeds"
+    mean = mean_and_interval(rows)
+    seeds = f", {mean.count} seeds" if len(rows) > 1 else ""
+    return _percent(mean.mean, mean.low, mean.high) + seeds
 
 
 def _percent(value: float, low: float, high: float) -> str:
@@ -131,7 +147,8 @@ def _with_interval(value: float, interval: Interval, digits: int) -> str:
     return f"{value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def _markdown(columns: Sequence[tuple[str, bool]], body: Sequence[Sequence[str]]) -> str:
+def to_markdown(columns: Sequence[tuple[str, bool]], body: Sequence[Sequence[str]]) -> str:
+    """A GitHub-flavoured table; ``columns`` are headers, and whether they are set flush right."""
     header = [name for name, _ in columns]
     rule = ["---:" if numeric else ":---" for _, numeric in columns]
     lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (header, *body)]

@@ -19,6 +19,7 @@ import numpy as np
 from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.models import create_model
 from armt_jax.models.backbones import BACKBONES
+from armt_jax.models.frozen import check_frozen
 from armt_jax.models.protocol import Params
 
 FAMILIES = ("armt", "rmt", "prmt")
@@ -99,7 +100,7 @@ def load_official(
 
     Raises:
       ConfigError: a family that the authors have no names for; names missing or left over, or
-        arrays of another shape, all listed at once.
+        arrays of another shape, all listed at once; a memory in a layer that has none here.
     """
     _check_family(config)
     dtype = jnp.result_type(float) if dtype is None else dtype
@@ -135,7 +136,9 @@ def load_official(
             problems.append(f"{name} is not a parameter of this model")
     if problems:
         raise ConfigError("official checkpoint does not fit: " + "; ".join(problems))
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    params = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    check_frozen(config, params)
+    return params
 
 
 def to_official(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:

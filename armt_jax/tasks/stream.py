@@ -118,6 +118,23 @@ def train_stream(
     Raises:
       ConfigError: a number out of range, or a batch that the shards do not divide.
     """
+    source = SampleSource(task, stream_key(task, "train", seed, stage))
+    return open_stream(source, batch_size, start, num_workers, shard_index, shard_count)
+
+
+def open_stream(
+    source: grain.RandomAccessDataSource,
+    batch_size: int,
+    start: int = 0,
+    num_workers: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> TrainStream:
+    """Endless batches of ``source``, whose samples are trees of arrays; the rest as above.
+
+    Raises:
+      ConfigError: a number out of range, or a batch that the shards do not divide.
+    """
     _at_least("batch_size", batch_size, 1)
     _at_least("start", start, 0)
     _at_least("num_workers", num_workers, 0)
@@ -128,7 +145,6 @@ def train_stream(
         raise ConfigError(
             f"batch_size = {batch_size}: must be a multiple of shard_count = {shard_count}"
         )
-    source = SampleSource(task, stream_key(task, "train", seed, stage))
     pieces = grain.MapDataset.source(source).batch(batch_size // shard_count, drop_remainder=True)
     return TrainStream(pieces[shard_index::shard_count], num_workers, start)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from armt_jax.config import AnyExperiment, ExperimentConfig
+from armt_jax.config import AnyExperiment, BabilongExperiment, ExperimentConfig
 from armt_jax.tasks.babilong.stage_data import babilong_data
+from armt_jax.tasks.recall_experiments import recall_tasks
+from armt_jax.tasks.recall_stages import RecallData
 from armt_jax.training.curriculum import Stage, retrieval_stages
 
 
@@ -12,7 +14,10 @@ def create_stages(config: AnyExperiment) -> tuple[Stage, ...]:
     if isinstance(config, ExperimentConfig):
         return retrieval_stages(config.curriculum, config.task.value_size)
     curriculum = config.curriculum
-    data = babilong_data(config)
+    if isinstance(config, BabilongExperiment):
+        data = babilong_data(config)
+    else:
+        data = tuple(RecallData(task) for task in recall_tasks(config))
     return tuple(
         Stage(index, data[index], curriculum.max_steps[index], curriculum.target[index])
         for index in range(curriculum.num_stages)

@@ -14,6 +14,7 @@ import optax
 from optax import contrib
 
 from armt_jax.config import BabilongCurriculum, CurriculumConfig, OptimizerConfig
+from armt_jax.config.recall_tasks import EntityEventsCurriculum, MqarCurriculum
 from armt_jax.models.protocol import Params
 
 
@@ -75,7 +76,7 @@ def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
 
 def learning_rate(
     config: OptimizerConfig,
-    curriculum: CurriculumConfig | BabilongCurriculum,
+    curriculum: CurriculumConfig | BabilongCurriculum | MqarCurriculum | EntityEventsCurriculum,
     stage: int,
     step_in_stage: int,
 ) -> float:

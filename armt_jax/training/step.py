@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.scoring import USUAL, Reading, Scores, Scoring
+from armt_jax.models.frozen import without_frozen
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.sharding import STAGE, batched, replicated
 from armt_jax.sharding.placement import Placement
@@ -139,6 +140,7 @@ def train_step(
         scores, grads = accumulate_gradients(model, state.params, batch, **sizes)
     else:
         scores, grads = sharded_gradients(model, state.params, batch, mesh=mesh, **sizes)
+    grads = without_frozen(model.config, grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = apply_updates(state.params, updates, rate)
     leaves = jax.tree.leaves(grads)

@@ -125,15 +125,30 @@ def read_config(folder: Path) -> AnyExperiment:
     return from_config_dict(read_config_values(folder))
 
 
-def _check_same(where: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    # A run of a version whose models had fewer settings has the defaults of the others.
+def differing_settings(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Settings that make two experiments two: ``model.d_mem = 32 there, 16 here``.
+
+    Args:
+      stored: an experiment as ``to_dict`` gave it, perhaps by a version whose models had fewer
+        settings: those have their defaults.
+      wanted: another one, of this version.
+    """
     usual = {f"model.{name}": value for name, value in dataclasses.asdict(ModelConfig()).items()}
     first, second = {**usual, **_flatten(stored)}, _flatten(wanted)
-    differing = [
+    return [
         f"{name} = {first.get(name)!r} there, {second.get(name)!r} here"
         for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name) and not _is_free(name)
+        if _plain(first.get(name)) != _plain(second.get(name)) and not _is_free(name)
     ]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has lists only."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_same(where: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = differing_settings(stored, wanted)
     if differing:
         more = len(differing) - _LISTED
         rest = [f"and {more} more"] if more > 0 else []
