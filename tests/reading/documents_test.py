@@ -90,8 +90,8 @@ def test_a_question_is_put_as_it_was_in_training() -> None:
 
 
 def test_a_plain_question_of_unknown_words_is_refused() -> None:
-    form = PlainForm(plain_tokenizer(), stop_token=".", template="garden {question}")
-    assert form.prompt("milk") == form.passage("garden milk")
+    form = PlainForm(plain_tokenizer(), stop_token=".", template="the {question}")
+    assert form.prompt("milk") == form.passage("the milk")
     assert form.answer(form.target(" milk")) == " milk ."
     with pytest.raises(ConfigError, match="question 'quark': 'quark' is unknown to the tokenizer"):
         form.prompt("quark")
