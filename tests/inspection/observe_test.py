@@ -137,6 +137,7 @@ def test_models_without_associative_memories_are_refused() -> None:
         observe(armt, None, state, segments_of(jnp.zeros((1, 1, 3), jnp.int32)))
 
 
+@pytest.mark.slow
 def test_strength_is_what_the_keys_of_a_fact_still_recall() -> None:
     model = small_model(n_layer=1)
     params = lively_params(model)

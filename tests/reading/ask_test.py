@@ -16,21 +16,14 @@ from absl.testing import flagsaver
 from armt_jax.reading import Memory, load_reading_model, save_checkpoint
 from armt_jax.training.interruption import SignalWatch
 from experiments import ask, errors, export, inspect
-from tests.reading.cases import QUESTIONS, TEXT, make_run
+from tests.reading.cases import QUESTIONS, TEXT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "qa1"
-    make_run(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(run_folder: Path) -> str:
-    folder = run_folder.parent / "small"
+def checkpoint(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("exported") / "small"
     save_checkpoint(folder, run_folder)
     return f"--checkpoint={folder}"
 
@@ -126,18 +119,18 @@ def test_a_stopped_reading_goes_on(
         patch.setattr(SignalWatch, "__enter__", interrupted)
         code, out, err = command(ask, *arguments)
     assert (code, out) == (128 + signal.SIGTERM, "")
-    assert "stopped by SIGTERM after 9 of 153 tokens, saved; the same command goes on" in err
+    assert "stopped by SIGTERM after 1 of 145 tokens, saved; the same command goes on" in err
     code, out, err = command(ask, checkpoint, f"--memory={memory}", question)
     assert code == 2
-    assert "has 9 tokens of 'book.txt' (153 tokens, digest" in err
+    assert "has 1 tokens of 'book.txt' (145 tokens, digest" in err
     book.write_text(TEXT.replace("cups", "cats"))
     code, out, err = command(ask, *arguments)
     assert code == 2
-    assert "is not the text that the memory has read 9 tokens of" in err
+    assert "is not the text that the memory has read 1 tokens of" in err
     book.write_text(TEXT)
     code, out, err = command(ask, *arguments)
     assert (code, out) == (0, answers_of(checkpoint, QUESTIONS[:1]))
-    assert "going on from token 9" in err
+    assert "going on from token 1" in err
 
 
 def test_errors_are_one_line(checkpoint: str, book: Path, command: Any) -> None:
@@ -203,8 +196,8 @@ def test_inspect_writes_pictures_and_numbers(
     code, text, err = command(inspect, *arguments, *more)
     assert code == 0, err
     content = json.loads((out / "inspection.json").read_text())
-    assert [len(one["tokens"]) for one in content["segments"]] == [9, 48, 48]
-    assert "".join(content["segments"][0]["tokens"]) == " Mary wen"
+    assert [len(one["tokens"]) for one in content["segments"]] == [1, 48, 48]
+    assert "".join(content["segments"][0]["tokens"]) == " "
     assert content["strength"]["distances"] == [0, 1, 2, 3]
     assert content["strength"]["strength"][0] == [1.0]
     assert len(content["strength"]["answer_probability"]) == 4
@@ -216,6 +209,6 @@ def test_inspect_writes_pictures_and_numbers(
     assert "--question and --answer: must be given together" in err
     code, _, err = command(inspect, *arguments, f"--fact={TEXT}")
     assert code == 2
-    assert "--fact: has 153 tokens, must be at most 48, a segment" in err
+    assert "--fact: has 145 tokens, must be at most 48, a segment" in err
     code, _, err = command(inspect, checkpoint)
     assert "--document: must name a text" in err

@@ -18,30 +18,23 @@ from armt_jax.training.checkpoints import CheckpointError
 from armt_jax.training.workdir import Workdir
 from tests.config_values import changed, retrieval
 from tests.hf_files import about, write_folder
-from tests.reading.cases import QUESTIONS, TEXT, bits, make_run, tiny_experiment, tokenizer
+from tests.reading.cases import QUESTIONS, TEXT, bits, tiny_experiment, tokenizer
 from tests.reading.documents_test import plain_tokenizer
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "qa1"
-    make_run(folder, (3, 7))
+def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "small"
+    save_checkpoint(folder, run_folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def exported(run: Path) -> Path:
-    folder = run.parent / "exported"
-    save_checkpoint(folder, run)
-    return folder
-
-
-def test_an_exported_folder_is_the_run(run: Path, exported: Path) -> None:
+def test_an_exported_folder_is_the_run(run_folder: Path, exported: Path) -> None:
     names = {path.name for path in exported.iterdir()}
     assert names == {"config.json", "tokenizer.json", "model.safetensors"}
-    trained, small = load_reading_model(run), load_reading_model(exported)
+    trained, small = load_reading_model(run_folder), load_reading_model(exported)
     assert bits(small.params) == bits(trained.params)
     assert small.parameters_digest == trained.parameters_digest
     assert small.model.config == trained.model.config
@@ -50,11 +43,11 @@ def test_an_exported_folder_is_the_run(run: Path, exported: Path) -> None:
     memory = Memory(trained).read(TEXT)
     assert Memory(small).read(TEXT).ask(QUESTIONS) == memory.ask(QUESTIONS)
     assert len(set(memory.ask(QUESTIONS))) > 1
-    memory.save(run.parent / "m")  # a memory of the one is a memory of the other
-    assert Memory.load(run.parent / "m", small).ask(QUESTIONS) == memory.ask(QUESTIONS)
+    memory.save(exported.parent / "m")  # a memory of the one is a memory of the other
+    assert Memory.load(exported.parent / "m", small).ask(QUESTIONS) == memory.ask(QUESTIONS)
     # Nothing of the machine, and no moments.
     text = (exported / "config.json").read_text()
-    assert str(run.parent) not in text
+    assert str(run_folder.parent) not in text
     assert json.loads(text)["step"] == 7
     arrays = load_file(exported / "model.safetensors")
     assert sum(a.size for a in arrays.values()) == sum(
@@ -62,22 +55,24 @@ def test_an_exported_folder_is_the_run(run: Path, exported: Path) -> None:
     )
 
 
-def test_steps_of_a_run(run: Path, tmp_path: Path) -> None:
-    early = load_reading_model(run, step=3)
-    assert early.parameters_digest != load_reading_model(run).parameters_digest
-    assert save_checkpoint(tmp_path / "early", run, step=3).describe() == early.describe()
+def test_steps_of_a_run(run_folder: Path, tmp_path: Path) -> None:
+    early = load_reading_model(run_folder, step=3)
+    assert early.parameters_digest != load_reading_model(run_folder).parameters_digest
+    assert save_checkpoint(tmp_path / "early", run_folder, step=3).describe() == early.describe()
     assert json.loads((tmp_path / "early" / "config.json").read_text())["step"] == 3
     with pytest.raises(CheckpointError, match="step = 5: must be latest, best or one of 3, 7"):
-        load_reading_model(run, step=5)
+        load_reading_model(run_folder, step=5)
 
 
-def test_a_folder_is_written_whole_or_not_at_all(run: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_folder_is_written_whole_or_not_at_all(
+    run_folder: Path, exported: Path, tmp_path: Path
+) -> None:
     before = (exported / "config.json").read_bytes()
-    with pytest.raises(ConfigError, match="exported': must be new or empty"):
-        save_checkpoint(exported, run)
+    with pytest.raises(ConfigError, match="small': must be new or empty"):
+        save_checkpoint(exported, run_folder)
     assert (exported / "config.json").read_bytes() == before
     with pytest.raises(ConfigError, match="out': cannot be written"):
-        save_checkpoint(tmp_path / "missing" / "out", run)
+        save_checkpoint(tmp_path / "missing" / "out", run_folder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +119,9 @@ def test_descriptions_that_cannot_be_are_refused(
         load_reading_model(folder)
 
 
-def test_folders_without_a_model_are_refused(exported: Path, tmp_path: Path) -> None:
+def test_folders_without_a_model_are_refused(
+    run_folder: Path, exported: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="there is no such folder"):
         load_reading_model(tmp_path / "none")
     with pytest.raises(ConfigError, match=r"config.json': there is no such file"):
@@ -142,7 +139,7 @@ def test_folders_without_a_model_are_refused(exported: Path, tmp_path: Path) -> 
         pass
     with pytest.raises(ConfigError, match="is a run of 'test', which reads no text"):
         load_reading_model(tmp_path / "pairs")
-    make_run(tmp_path / "run")
+    shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match=r"tokenizer '.*': there is no such file"):
         load_reading_model(tmp_path / "run")
@@ -172,6 +169,6 @@ def test_a_hugging_face_folder_is_read_as_it_is(tmp_path: Path) -> None:
     assert Memory.load(tmp_path / "m", model).ask(["Where is"], max_new_tokens=3) == asked
 
 
-def test_the_tokenizer_travels_with_the_folder(run: Path, exported: Path) -> None:
+def test_the_tokenizer_travels_with_the_folder(run_folder: Path, exported: Path) -> None:
     small = load_reading_model(exported)
     assert small.form.prompt("Where?") == [*tokenizer().bare("Where? "), tokenizer().gen_id]
