@@ -95,7 +95,7 @@ def _strength(model: ReadingModel, document: Document) -> Strength:
     tokens, mask = first_segments(model, fact, 1)
     noise = document.read(start, start + _NOISE.value * size)
     asked = None
-    if QUESTION.value:
+    if QUESTION.value and _ANSWER.value:
         target = np.array(model.form.target(_ANSWER.value), np.int32)
         (prompt,) = model.prompts(QUESTION.value, target.size)
         asked = Asked(np.concatenate([prompt, target]), prompt.size)

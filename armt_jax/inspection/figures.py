@@ -97,7 +97,7 @@ def keys_figure(reading: Reading) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.6 * columns + 1, 2.7 * lines + 0.4), layout="constrained")
         grid = figure.subplots(lines, columns, squeeze=False)
-        image = None
+        image: Any = None
         for index, axes in enumerate(grid.flat):
             if index >= layers:
                 axes.set_visible(False)

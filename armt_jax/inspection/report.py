@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from armt_jax.inspection.observe import Observation, observe
 from armt_jax.inspection.strength import Strength
 from armt_jax.models.protocol import Segment
-from armt_jax.reading.lazy import Source
+from armt_jax.reading.documents import Document, TokenDocument
 from armt_jax.reading.reading_model import ReadingModel
 
 SCHEMA = "armt_jax.inspection"
@@ -30,24 +31,25 @@ class Reading(NamedTuple):
     seen: Observation
 
 
-def inspect_reading(model: ReadingModel, source: Source, num_segments: int) -> Reading:
+def inspect_reading(
+    model: ReadingModel, source: Document | TokenDocument, num_segments: int
+) -> Reading:
     """Read the first ``num_segments`` segments of a text (all, if it has fewer), and look."""
     tokens, mask = first_segments(model, source, num_segments)
     state = model.model.init_state(1, model.model.compute_dtype(model.params))
     segments = Segment(jnp.asarray(tokens[:, None]), jnp.asarray(mask[:, None]))
     _, seen = observe(model.model, model.params, state, segments)
     # The axis of texts goes: there is one.
-    one = [None if leaf is None else np.asarray(leaf)[:, :, 0] for leaf in seen]
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :, 0], seen)
     rows = zip(tokens, mask, strict=True)
-    return Reading([model.form.pieces(row[real]) for row, real in rows], Observation(*one))
+    return Reading([model.form.pieces(row[real]) for row, real in rows], one)
 
 
 def first_segments(
-    model: ReadingModel, source: Source, num_segments: int
+    model: ReadingModel, source: Document | TokenDocument, num_segments: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and mask ``[s, t]`` of the first segments, cut as ``Memory.read`` cuts them."""
     total = source.num_tokens
-    assert total is not None, "a text of unknown length"
     size = model.segment_size
     padding = -total % size
     count = min(num_segments, (total + padding) // size)

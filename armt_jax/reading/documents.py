@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -62,7 +61,7 @@ class Document:
     def __init__(
         self,
         name: str,
-        open_bytes: Callable[[], BinaryIO],
+        open_bytes: Callable[[], io.BufferedIOBase],
         form: TextForm,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
@@ -146,7 +145,7 @@ class Document:
             self._last = (number, ids)
         return self._last[1]
 
-    def _piece(self, file: BinaryIO, offset: int) -> tuple[str, int] | None:
+    def _piece(self, file: io.BufferedIOBase, offset: int) -> tuple[str, int] | None:
         """The piece at a byte, and its bytes; None at the end."""
         file.seek(offset)
         content = file.read(4 * PIECE + 4)

@@ -59,7 +59,7 @@ def bits(tree: Any) -> list[bytes]:
 
 
 def tiny_experiment(folder: Path) -> BabilongExperiment:
-    plain = babilong.get_config("qa1,tiny").to_dict() | {"workdir": str(folder)}
+    plain: dict[str, Any] = babilong.get_config("qa1,tiny").to_dict() | {"workdir": str(folder)}
     plain["model"] |= {"d_model": 8, "d_ff": 8, "d_mem": 2, "num_mem_tokens": 2, "n_layer": 1}
     plain["model"] |= {"vocab_size": 262, "n_head": 2}
     plain["optimizer"] |= {"name": "adamw"}

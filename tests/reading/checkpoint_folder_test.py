@@ -165,8 +165,10 @@ def test_a_hugging_face_folder_is_read_as_it_is(tmp_path: Path) -> None:
     assert load_reading_model(folder).segment_size == 512
     memory = Memory(model).read(TEXT)
     memory.save(tmp_path / "m")
-    asked = memory.ask(["Where is"], max_new_tokens=3)
-    assert Memory.load(tmp_path / "m", model).ask(["Where is"], max_new_tokens=3) == asked
+    asked = memory.ask([" is garden."], max_new_tokens=3)
+    assert Memory.load(tmp_path / "m", model).ask([" is garden."], max_new_tokens=3) == asked
+    with pytest.raises(ConfigError, match="question 'who is': 'who' is unknown to the tokenizer"):
+        memory.ask(["who is"])
 
 
 def test_the_tokenizer_travels_with_the_folder(run_folder: Path, exported: Path) -> None:
