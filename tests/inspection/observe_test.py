@@ -30,8 +30,11 @@ from tests.small_models import (
     small_model,
 )
 
-SLOW = [pytest.param(rule, marks=pytest.mark.slow) for rule in ("linear", "armt_sequential")]
-RULES = ["armt", "delta_hard", *SLOW]
+SLOW = [
+    pytest.param(rule, marks=pytest.mark.slow)
+    for rule in ("delta_hard", "linear", "armt_sequential")
+]
+RULES = ["armt", *SLOW]
 SEGMENTS, SIZE = 3, 5
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "x64")

@@ -83,6 +83,7 @@ def test_a_text_is_read_once_and_asked_again_and_again(
     assert found[:2] == (0, expected)
 
 
+@pytest.mark.slow
 def test_questions_come_from_standard_input(
     checkpoint: str, book: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,7 @@ def test_questions_come_from_standard_input(
     assert "an empty one ends" in err
 
 
+@pytest.mark.slow
 def test_a_stopped_reading_goes_on(
     checkpoint: str, book: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +188,7 @@ def test_export_and_its_errors(run_folder: Path, tmp_path: Path, command: Any) -
         assert message in err
 
 
-@pytest.mark.usefixtures("capsys")
+@pytest.mark.slow
 def test_inspect_writes_pictures_and_numbers(
     checkpoint: str, book: Path, tmp_path: Path, command: Any
 ) -> None:

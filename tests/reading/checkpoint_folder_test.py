@@ -146,6 +146,7 @@ def test_folders_without_a_model_are_refused(
     assert not (tmp_path / "run" / "tokenizer.json").exists()  # none is made up
 
 
+@pytest.mark.slow
 def test_a_hugging_face_folder_is_read_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "gpt2"
     write_folder(folder, "llama", config=about("llama") | {"eos_token_id": 2})

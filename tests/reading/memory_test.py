@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -241,6 +242,7 @@ def test_other_families_are_read_and_kept(tmp_path: Path, family: str) -> None:
     assert len(resumed.ask(QUESTIONS)) == 3
 
 
+@pytest.mark.slow
 def test_without_a_tokenizer_everything_is_ids() -> None:
     tokenised = reading_model()
     model = dataclasses.replace(tokenised, form=TokenForm(stop_id=None))
@@ -294,3 +296,20 @@ def test_texts_that_cannot_be_read_leave_the_memory_as_it_was(tmp_path: Path) ->
         with pytest.raises(ConfigError, match=message):
             memory.read(bad)
     assert bits(memory.fork().state()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_two_devices_share_a_segment(tmp_path: Path) -> None:
+    one = reading_model(n_layer=3)
+    two = ReadingModel(one.model, one.params, one.form, SEGMENT)  # its reader takes two of eight
+    assert len(jax.tree.leaves(two.reader.params)[0].sharding.device_set) == 2
+    straight = Memory(one).read(TEXT)
+    memory = Memory(two).read(TEXT)
+    assert_close(memory.state(), straight.state(), 1e-10)
+    memory.save(tmp_path / "m")
+    loaded = Memory.load(tmp_path / "m", two)
+    for again in (loaded, memory.fork()):
+        assert bits(again.read(TEXT).state()) == bits(loaded.state())
+        assert again.ask(QUESTIONS) == straight.fork().read(TEXT).ask(QUESTIONS)
+    Memory.load(tmp_path / "m", one)  # a memory is of parameters, not of devices
