@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from armt_jax.config import BabilongExperiment, from_config_dict
 from armt_jax.models import create_model
-from armt_jax.reading import BabilongForm, ReadingModel
+from armt_jax.reading import BabilongForm, Progress, ReadingModel
 from armt_jax.streaming import StreamReader
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 from armt_jax.training.checkpoints import Checkpoints
@@ -56,6 +57,18 @@ def _model(seed: int, x64: bool, changes: tuple[tuple[str, Any], ...]) -> Readin
 
 def bits(tree: Any) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(tokens: int) -> Callable[[Progress], None]:
+    def stop(progress: Progress) -> None:
+        if progress.tokens >= tokens:
+            raise StoppedError
+
+    return stop
 
 
 def tiny_experiment(folder: Path) -> BabilongExperiment:
