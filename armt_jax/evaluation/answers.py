@@ -25,7 +25,7 @@ def greedy_answers(
     prompts: Sequence[Sequence[np.ndarray]],
     *,
     max_new_tokens: int,
-    stop_token: int,
+    stop_token: int | None,
 ) -> list[list[np.ndarray]]:
     """The likeliest continuation of every prompt, each read from the memory of its text.
 
@@ -37,7 +37,7 @@ def greedy_answers(
       state: of ``b`` texts.
       prompts: of each text some prompts, integer ids ``[t]``; one prompt at least in all.
       max_new_tokens: an answer has no more.
-      stop_token: ends an answer, and is not part of it.
+      stop_token: ends an answer, and is not part of it; None: answers have ``max_new_tokens``.
 
     Returns:
       int32 ids of each answer, without ``stop_token`` and what follows it, in the order of prompts.
@@ -52,7 +52,7 @@ def greedy_answers(
     longest = max(sizes) + max_new_tokens
     model.config.check_segment(longest)
     shape = (len(prompts), max(map(len, prompts)))
-    queries = np.full((*shape, -(-longest // _STEP) * _STEP), stop_token, np.int32)
+    queries = np.full((*shape, -(-longest // _STEP) * _STEP), stop_token or 0, np.int32)
     lengths = np.ones(shape, np.int32)
     for b, row in enumerate(prompts):
         for q, prompt in enumerate(row):
@@ -69,7 +69,9 @@ def greedy_answers(
     ]
 
 
-def _until(answer: np.ndarray, stop_token: int) -> np.ndarray:
+def _until(answer: np.ndarray, stop_token: int | None) -> np.ndarray:
+    if stop_token is None:
+        return answer
     stops = np.flatnonzero(answer == stop_token)
     return answer[: stops[0]] if stops.size else answer
 
