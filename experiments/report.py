@@ -1,9 +1,10 @@
 """Tables and figures of the paper, from what ``results/`` holds.
 
-    python -m experiments.report table1 fig3
+    python -m experiments.report table1 fig3 fig6
 
-Reads the cells of ``results/babilong_*.json`` (``--results`` names another folder) and writes
-Markdown and JSON, or a PNG, into ``results/report``; published rows stand beside ours.
+Reads the cells of ``results/babilong_*.json`` and the rows of ``results/language_modelling*.json``
+(``--results`` names another folder) and writes Markdown and JSON, or a PNG, into
+``results/report``; published rows stand beside ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from armt_jax.config import ConfigError
 from armt_jax.evaluation import babilong_table
 from armt_jax.evaluation.babilong_results import BabilongCell, read_cells
 from armt_jax.evaluation.results import atomic_write
+from armt_jax.evaluation.segment_loss_figure import fig6
 from experiments import errors
 from experiments.shared_flags import OUT
 
@@ -38,7 +40,11 @@ def _fig3(results: Path, out: Path) -> None:
     babilong_table.figure(out / "fig3.png", _cells(results))
 
 
-REPORTS: dict[str, Callable[[Path, Path], None]] = {"table1": _table1, "fig3": _fig3}
+REPORTS: dict[str, Callable[[Path, Path], None]] = {
+    "table1": _table1,
+    "fig3": _fig3,
+    "fig6": fig6,
+}
 
 
 def main(argv: list[str]) -> None:

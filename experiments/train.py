@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from armt_jax.config import AnyExperiment, ExperimentConfig
+from armt_jax.config import AnyExperiment, ExperimentConfig, LanguageModellingExperiment
 from armt_jax.evaluation.figures import training_figure
 from armt_jax.evaluation.results import ResultRow
 from armt_jax.evaluation.tables import print_table
@@ -13,7 +13,7 @@ from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
-from experiments import babilong_report, retrieval_report
+from experiments import babilong_report, language_modelling_report, retrieval_report
 
 
 def train_and_evaluate(config: AnyExperiment) -> None:
@@ -23,6 +23,8 @@ def train_and_evaluate(config: AnyExperiment) -> None:
         result = trainer.run()
         if isinstance(config, ExperimentConfig):
             _report(config, workdir.path, trainer, result)
+        elif isinstance(config, LanguageModellingExperiment):
+            language_modelling_report.after_training(config, workdir.path, result)
         else:
             babilong_report.after_training(config, workdir.path, trainer, result)
 

@@ -12,14 +12,21 @@ from armt_jax.config.babilong import (
 )
 from armt_jax.config.checks import ConfigError
 from armt_jax.config.experiment import (
+    AnyCurriculum,
     AnyExperiment,
     BabilongExperiment,
     Experiment,
     ExperimentConfig,
+    LanguageModellingExperiment,
     from_config_dict,
     to_dict,
 )
 from armt_jax.config.families import BACKBONES, DTYPES, FAMILIES, STATE_SPACE_FAMILIES
+from armt_jax.config.language_modelling import (
+    LanguageModellingConfig,
+    LanguageModellingCurriculum,
+    LanguageModellingEvaluation,
+)
 from armt_jax.config.model import ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import (
@@ -39,6 +46,7 @@ __all__ = [
     "STATE_SPACE_FAMILIES",
     "TRAIN_SCHEDULES",
     "VARIANTS",
+    "AnyCurriculum",
     "AnyExperiment",
     "BabilongConfig",
     "BabilongCurriculum",
@@ -49,6 +57,10 @@ __all__ = [
     "EvaluationConfig",
     "Experiment",
     "ExperimentConfig",
+    "LanguageModellingConfig",
+    "LanguageModellingCurriculum",
+    "LanguageModellingEvaluation",
+    "LanguageModellingExperiment",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",

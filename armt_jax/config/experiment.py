@@ -8,13 +8,18 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from armt_jax.config import babilong, language_modelling
 from armt_jax.config.babilong import (
-    TASK_NAME,
     BabilongConfig,
     BabilongCurriculum,
     BabilongEvaluation,
 )
 from armt_jax.config.checks import ConfigError, one_of, require
+from armt_jax.config.language_modelling import (
+    LanguageModellingConfig,
+    LanguageModellingCurriculum,
+    LanguageModellingEvaluation,
+)
 from armt_jax.config.model import ModelConfig
 from armt_jax.config.task import CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -82,7 +87,37 @@ class BabilongExperiment(Experiment):
         self.model.check_segment(self.task.segment_size)
 
 
-AnyExperiment = ExperimentConfig | BabilongExperiment
+@dataclasses.dataclass(frozen=True)
+class LanguageModellingExperiment(Experiment):
+    """An experiment of language modelling."""
+
+    task: LanguageModellingConfig
+    curriculum: LanguageModellingCurriculum
+    evaluation: LanguageModellingEvaluation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.task.segment_size
+        self.model.check_segment(size)
+        if self.task.memory == "kept":
+            self.model.check_text(
+                size * max(*self.curriculum.num_segments, self.evaluation.num_segments)
+            )
+        require(
+            self.mesh.stage == 1,
+            "mesh.stage",
+            self.mesh.stage,
+            "must be 1: a pipeline trains on queries, and language modelling has none",
+        )
+
+
+AnyExperiment = ExperimentConfig | BabilongExperiment | LanguageModellingExperiment
+AnyCurriculum = CurriculumConfig | BabilongCurriculum | LanguageModellingCurriculum
+# By ``task.name``; associative retrieval has none.
+KINDS: dict[str, type[Experiment]] = {
+    babilong.TASK_NAME: BabilongExperiment,
+    language_modelling.TASK_NAME: LanguageModellingExperiment,
+}
 
 
 def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> AnyExperiment:
@@ -95,11 +130,11 @@ def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> AnyExperiment:
     """
     to_dict = getattr(config, "to_dict", None)
     plain = to_dict() if callable(to_dict) else config
-    kind = ExperimentConfig
+    kind: type[Experiment] = ExperimentConfig
     task = plain.get("task") if isinstance(plain, Mapping) else None
     if isinstance(task, Mapping) and "name" in task:
-        one_of("task.name", task["name"], (TASK_NAME,))
-        kind = BabilongExperiment
+        one_of("task.name", task["name"], tuple(KINDS))
+        kind = KINDS[task["name"]]
     return typing.cast(AnyExperiment, _build(kind, plain, ""))
 
 

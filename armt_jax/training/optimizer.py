@@ -13,7 +13,7 @@ import jax
 import optax
 from optax import contrib
 
-from armt_jax.config import BabilongCurriculum, CurriculumConfig, OptimizerConfig
+from armt_jax.config import AnyCurriculum, OptimizerConfig
 from armt_jax.models.protocol import Params
 
 
@@ -75,7 +75,7 @@ def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
 
 def learning_rate(
     config: OptimizerConfig,
-    curriculum: CurriculumConfig | BabilongCurriculum,
+    curriculum: AnyCurriculum,
     stage: int,
     step_in_stage: int,
 ) -> float:

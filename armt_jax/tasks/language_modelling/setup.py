@@ -1,0 +1,41 @@
+"""From the settings of an experiment to its tokenizer and its token documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from armt_jax.config import LanguageModellingConfig
+from armt_jax.tasks.babilong.setup import data_folder, gpt2_of, kept_tokenizer
+from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer, train_tokenizer
+from armt_jax.tasks.language_modelling.contexts import TokenDocuments, tokenise_documents
+from armt_jax.tasks.language_modelling.texts import load_documents
+
+
+def documents(task: LanguageModellingConfig, split: str) -> list[str]:
+    """The texts of ``split``; errors as in ``load_documents``."""
+    return load_documents(task.dataset, task.data_dir, split)
+
+
+def tokenizer(task: LanguageModellingConfig, vocab_size: int, run: str | Path) -> BabilongTokenizer:
+    """The tokenizer of a model with ``vocab_size`` ids.
+
+    A ``small`` one is trained on the training split once and kept in the folder ``run``.
+
+    Raises:
+      ConfigError: no files of GPT-2's, a damaged file, a vocabulary that the model has no room for.
+    """
+    if task.tokenizer == "gpt2":
+        found = gpt2_of(data_folder(task))
+    else:
+        found = kept_tokenizer(
+            Path(run), lambda: train_tokenizer(documents(task, "train"), vocab_size)
+        )
+    found.check_model(vocab_size)
+    return found
+
+
+def token_documents(
+    task: LanguageModellingConfig, split: str, tokenizer: BabilongTokenizer
+) -> TokenDocuments:
+    """The documents of ``split`` as tokens."""
+    return tokenise_documents(documents(task, split), tokenizer)
