@@ -1,4 +1,4 @@
-"""Scores of every token against NumPy, resets against segments alone, and the sums of an evaluation."""
+"""Scores of every token against NumPy, resets against segments alone, sums of an evaluation."""
 
 from __future__ import annotations
 
