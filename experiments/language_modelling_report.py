@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from armt_jax.config import LanguageModellingExperiment
 from armt_jax.evaluation.language_modelling_results import SegmentLossRow, write_rows
+from armt_jax.evaluation.memory_writes import memory_writes
 from armt_jax.evaluation.results import git_commit
 from armt_jax.evaluation.segment_loss_figure import segment_loss_figure
 from armt_jax.evaluation.segment_losses import (
@@ -20,8 +23,8 @@ from armt_jax.evaluation.segment_losses import (
     loss_per_token,
     per_position,
 )
-from armt_jax.models import create_model
-from armt_jax.models.protocol import Params
+from armt_jax.models import ARMT, create_model
+from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.models.state_size import state_size
 from armt_jax.tasks.language_modelling import setup
 from armt_jax.tasks.language_modelling.contexts import Contexts
@@ -32,6 +35,7 @@ from experiments.retrieval_report import model_name
 FOLDER = "evaluation"
 FILE_NAME = "language_modelling.json"
 SPLIT = "test"
+_WRITES_OF = 32  # contexts whose writes are looked at
 
 
 def after_training(config: LanguageModellingExperiment, folder: Path, result: TrainResult) -> None:
@@ -88,15 +92,30 @@ def evaluate(
     band = document_interval(gain, kept.part(first, last), reset.part(first, last))
     gains = {"gain": saved, "gain_low": band.low, "gain_high": band.high}
     none = dict.fromkeys(gains)
+    writes = _writes(model, params, contexts)
     rows = [
-        _row(kept, memory="kept", horizons=horizons, **gains, **about),
-        _row(reset, memory="reset", horizons={}, **none, **about),
+        _row(kept, memory="kept", horizons=horizons, writes=writes, **gains, **about),
+        _row(reset, memory="reset", horizons={}, writes=None, **none, **about),
     ]
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     write_rows(folder / FOLDER / FILE_NAME, rows)
     segment_loss_figure(folder / FOLDER / "segment_losses.png", rows)
     _print(rows, f"{config.name}, step {step:,}")
     return rows
+
+
+def _writes(
+    model: SegmentModel, params: Params, contexts: Contexts
+) -> dict[str, list[float]] | None:
+    """``memory_writes`` of contexts all over the split, where the model has such."""
+    if not isinstance(model, ARMT):
+        return None
+    places = np.linspace(0, len(contexts) - 1, min(_WRITES_OF, len(contexts))).round().astype(int)
+    batch = contexts.batch([int(place) for place in places])
+    found = jax.jit(memory_writes, static_argnums=0)(
+        model, params, batch.context, batch.context_mask
+    )
+    return {name: np.asarray(leaf).tolist() for name, leaf in found._asdict().items()}
 
 
 def _row(sums: SegmentSums, first_segment: int, **about: object) -> SegmentLossRow:
@@ -134,6 +153,9 @@ def _print(rows: list[SegmentLossRow], title: str) -> None:
     console.print(table)
     for count, loss in kept.horizons.items():
         console.print(f"memory of the last {count} segments only: {loss:.4f}", highlight=False)
+    for name, values in (kept.writes or {}).items():
+        layers = ", ".join(f"{value:.3f}" for value in values)
+        console.print(f"writes, {name}, by layer: {layers}", highlight=False)
     console.print(
         f"the memory saves {100 * (kept.gain or 0):.2f} % "
         f"[{100 * (kept.gain_low or 0):.2f}, {100 * (kept.gain_high or 0):.2f}]",

@@ -36,6 +36,8 @@ class SegmentLossRow:
       gain, gain_low, gain_high: share of the mean loss with the memory reset in front of every
         segment (same checkpoint, same tokens) that the memory saves; None where it is reset.
       horizons: mean loss with a memory of the last so many segments only, by their number.
+      writes: of ARMT with its memory kept, means of every layer (``memory_writes``): how alike a
+        memory token's keys are from segment to segment, keys of one segment, and gates; else None.
       documents, contexts: of the split that were read.
       seed, step, commit: of the training, the checkpoint and the code that evaluated.
     """
@@ -66,6 +68,7 @@ class SegmentLossRow:
     gain_low: float | None
     gain_high: float | None
     horizons: dict[str, float]
+    writes: dict[str, list[float]] | None
     documents: int
     contexts: int
     seed: int
