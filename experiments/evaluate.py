@@ -21,22 +21,21 @@ from absl import flags
 from ml_collections import config_flags
 
 from armt_jax.config import (
+    AnyExperiment,
     BabilongExperiment,
     ConfigError,
-    Experiment,
     ExperimentConfig,
     LanguageModellingExperiment,
     TaskConfig,
     from_config_dict,
 )
 from armt_jax.evaluation.tables import print_table
-from armt_jax.models import create_model
 from armt_jax.processes import is_main, mark_agreed, process_count, together
 from armt_jax.sharding import data_mesh
 from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
-from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
 from armt_jax.training.workdir import read_config
+from armt_jax.tuning import plain_params, tuned_model, tuned_optimizer
 from experiments import (
     babilong_report,
     errors,
@@ -170,16 +169,17 @@ def _which(folder: Path) -> str | int:
     return which
 
 
-def _restore(config: Experiment, folder: Path, which: str | int) -> Restored:
+def _restore(config: AnyExperiment, folder: Path, which: str | int) -> Restored:
     # Several processes have no device in common, so all hold the state.
     mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
-    model, optimizer = create_model(config.model), create_optimizer(config.optimizer)
+    model, optimizer = tuned_model(config), tuned_optimizer(config.optimizer, config.tuning)
     template = abstract_state(model, optimizer, mesh)
     reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
     found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
     if found is None:
         raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
-    return found
+    params = plain_params(config, found.state.params)
+    return found._replace(state=found.state._replace(params=params))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from armt_jax.config import AnyExperiment, ExperimentConfig, LanguageModellingExperiment
@@ -13,6 +14,7 @@ from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
+from armt_jax.tuning import plain_params
 from experiments import babilong_report, language_modelling_report, retrieval_report
 
 
@@ -20,13 +22,19 @@ def train_and_evaluate(config: AnyExperiment) -> None:
     """Train to the end, evaluate, print a table and the result, write JSON and figures."""
     with Workdir(config) as workdir:
         trainer = Trainer(config, workdir)
-        result = trainer.run()
+        result = _plain(config, trainer.run())
         if isinstance(config, ExperimentConfig):
             _report(config, workdir.path, trainer, result)
         elif isinstance(config, LanguageModellingExperiment):
             language_modelling_report.after_training(config, workdir.path, result)
         else:
             babilong_report.after_training(config, workdir.path, trainer, result)
+
+
+def _plain(config: AnyExperiment, result: TrainResult) -> TrainResult:
+    """With the parameters of the model itself: low-rank changes merged."""
+    params = plain_params(config, result.state.params)
+    return dataclasses.replace(result, state=result.state._replace(params=params))
 
 
 def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:

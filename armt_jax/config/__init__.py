@@ -37,6 +37,7 @@ from armt_jax.config.training import (
     OptimizerConfig,
     TrainConfig,
 )
+from armt_jax.config.tuning import TuningConfig
 
 __all__ = [
     "BACKBONES",
@@ -66,6 +67,7 @@ __all__ = [
     "OptimizerConfig",
     "TaskConfig",
     "TrainConfig",
+    "TuningConfig",
     "check_pairs",
     "from_config_dict",
     "to_dict",

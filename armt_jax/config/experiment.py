@@ -23,6 +23,7 @@ from armt_jax.config.language_modelling import (
 from armt_jax.config.model import ModelConfig
 from armt_jax.config.task import CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
+from armt_jax.config.tuning import TuningConfig
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -39,11 +40,18 @@ class Experiment:
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig
+    tuning: TuningConfig = dataclasses.field(default=TuningConfig(), kw_only=True)
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "must not be empty")
         require(bool(self.workdir), "workdir", self.workdir, "must name a folder")
         require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2**31)")
+        require(
+            self.tuning.trains != "lora" or self.mesh.tensor == 1,
+            "mesh.tensor",
+            self.mesh.tensor,
+            "must be 1 with tuning.trains = 'lora', whose products are not split",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

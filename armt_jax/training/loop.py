@@ -18,7 +18,6 @@ import numpy as np
 from armt_jax.config import AnyExperiment, ConfigError
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.evaluation.scoring import Reading
-from armt_jax.models import create_model
 from armt_jax.processes import (
     StopVote,
     connect,
@@ -39,16 +38,22 @@ from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.meter import Meter
 from armt_jax.training.metrics import MetricsWriter, NoMetrics
-from armt_jax.training.optimizer import create_optimizer, learning_rate
+from armt_jax.training.optimizer import learning_rate
 from armt_jax.training.progress import ProgressDisplay, Status
 from armt_jax.training.state import (
     TrainState,
     abstract_state,
-    create_state,
     reset_optimizer,
 )
 from armt_jax.training.step import StepMetrics, jit_train_step
 from armt_jax.training.workdir import Workdir
+from armt_jax.tuning import (
+    show_parameters,
+    start_state,
+    tuned_model,
+    tuned_optimizer,
+    tuned_scoring,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +85,8 @@ class Trainer:
     def _prepare(self, config: AnyExperiment) -> None:
         """Whatever needs neither files nor other processes."""
         self.config = config
-        self.model = create_model(config.model)
-        self.optimizer = create_optimizer(config.optimizer)
+        self.model = tuned_model(config)
+        self.optimizer = tuned_optimizer(config.optimizer, config.tuning)
         self.stages = create_stages(config)
         for stage in self.stages:
             most = stage.data.validation_size
@@ -91,7 +96,7 @@ class Trainer:
                     "the size of a validation set"
                 )
         self.display = ProgressDisplay(len(self.stages))
-        scoring = self.stages[0].data.scoring
+        scoring = tuned_scoring(self.stages[0].data.scoring, config.tuning)
         accum = config.train.grad_accum
         self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
         train = config.train
@@ -115,8 +120,7 @@ class Trainer:
         if found is None:
             self._seconds_before = self._saved_seconds = 0.0
             self._best = -math.inf
-            state = create_state(self.model, self.optimizer, self.config.seed, self.mesh)
-            return state, Position()
+            return start_state(self.config, self.model, self.optimizer, self.mesh), Position()
         self.checkpoints.discard_after(found.step)
         self._seconds_before = self._saved_seconds = found.meta["seconds"]
         self._best = found.meta["best"] if found.meta["best"] is not None else -math.inf
@@ -134,6 +138,7 @@ class Trainer:
           CheckpointError, OSError: something cannot be written.
         """
         try:
+            show_parameters(self.config, self.state.params)
             with SignalWatch() as watch, self.display:
                 while self.position.stage < len(self.stages):
                     self._run_stage(self.stages[self.position.stage], watch)

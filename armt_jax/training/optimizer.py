@@ -60,12 +60,16 @@ def _matrices(params: Params) -> Any:
     """
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        is_kernel = getattr(path[-1], "key", None) == "kernel" and leaf.ndim >= 2
-        if not is_kernel or min(leaf.shape[-2:]) == 1:
+        if not is_muon_matrix(getattr(path[-1], "key", None), leaf.shape):
             return None
         return contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def is_muon_matrix(name: object, shape: tuple[int, ...]) -> bool:
+    """Whether Muon moves a parameter, whose own name is ``name``: weight matrices, no vectors."""
+    return name == "kernel" and len(shape) >= 2 and min(shape[-2:]) > 1
 
 
 def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:

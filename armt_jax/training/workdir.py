@@ -15,6 +15,7 @@ from armt_jax.config import (
     ConfigError,
     Experiment,
     ModelConfig,
+    TuningConfig,
     from_config_dict,
     to_dict,
 )
@@ -126,8 +127,8 @@ def read_config(folder: Path) -> AnyExperiment:
 
 
 def _check_same(where: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    # A run of a version whose models had fewer settings has the defaults of the others.
-    usual = {f"model.{name}": value for name, value in dataclasses.asdict(ModelConfig()).items()}
+    # A run of a version that had fewer settings of these groups has the defaults of the others.
+    usual = _flatten(_plain(ModelConfig(), "model") | _plain(TuningConfig(), "tuning"))
     first, second = {**usual, **_flatten(stored)}, _flatten(wanted)
     differing = [
         f"{name} = {first.get(name)!r} there, {second.get(name)!r} here"
@@ -141,6 +142,11 @@ def _check_same(where: str, stored: dict[str, Any], wanted: dict[str, Any]) -> N
             f"{where}: holds another experiment: {'; '.join(differing[:_LISTED] + rest)}; "
             "must be the same, or choose another --workdir"
         )
+
+
+def _plain(group: ModelConfig | TuningConfig, name: str) -> dict[str, Any]:
+    """A group of settings as ``config.json`` has it."""
+    return {name: json.loads(json.dumps(dataclasses.asdict(group)))}
 
 
 def _is_free(name: str) -> bool:
