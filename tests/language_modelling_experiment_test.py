@@ -105,7 +105,9 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
 def test_a_text_longer_than_full_attention_is_refused_unless_segments_are_apart() -> None:
     plain = values()
     plain["model"] |= {"family": "transformer", "context_tokens": 95}
-    with pytest.raises(ConfigError, match="text length = 96: must be at most model.context_tokens"):
+    with pytest.raises(
+        ConfigError, match=r"text length = 96: must be at most model.context_tokens"
+    ):
         from_config_dict(plain)
     plain["task"]["memory"] = "reset"
     from_config_dict(plain)
@@ -113,6 +115,7 @@ def test_a_text_longer_than_full_attention_is_refused_unless_segments_are_apart(
 
 def test_stages_read_the_training_split_and_validate_on_another(tmp_path: Path) -> None:
     config = tiny(tmp_path)
+    Path(config.workdir).mkdir()
     first, second = create_stages(config)
     assert [stage.max_steps for stage in (first, second)] == [3, 3]
     assert re.fullmatch(r".*text, \d+ contexts of 4 segments of 16 tokens", second.label)
@@ -126,6 +129,23 @@ def test_stages_read_the_training_split_and_validate_on_another(tmp_path: Path) 
     again = create_stages(config)[1].data.validation(5)  # the tokenizer of the run's folder
     assert again.context.shape == (5, 4, 16)
     np.testing.assert_array_equal(again.context[[0, -1]], held_out.context[[0, -1]])
+
+
+def test_a_run_that_starts_from_another_has_its_tokenizer(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    Path(config.workdir).mkdir()
+    create_stages(config)
+    (tmp_path / "text" / "train.txt").write_text(" other words , other text \n" * 50)
+    alone = dataclasses.replace(config, workdir=str(tmp_path / "alone"))
+    tuning = dataclasses.replace(config.tuning, start=config.workdir)
+    second = dataclasses.replace(config, tuning=tuning, workdir=str(tmp_path / "second"))
+    for one in (alone, second):
+        Path(one.workdir).mkdir()
+        create_stages(one)
+    first, own, taken = (
+        (Path(one.workdir) / "tokenizer.json").read_text() for one in (config, alone, second)
+    )
+    assert taken == first != own
 
 
 @pytest.mark.usefixtures("quickly_compiled")
@@ -184,7 +204,7 @@ def test_rows_are_checked_and_come_back_as_they_were(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             row(**changes)
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(ConfigError, match="version 2, must be 'armt_jax.language_modelling'"):
+    with pytest.raises(ConfigError, match=r"version 2, must be 'armt_jax.language_modelling'"):
         read_rows(path)
     path.write_text(json.dumps({"rows": []}))
     with pytest.raises(ConfigError, match="must be a file of segment losses"):

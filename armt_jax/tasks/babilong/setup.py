@@ -45,7 +45,9 @@ def corpus(task: BabilongConfig, split: str) -> Corpus:
     return load_books(split, folder)
 
 
-def tokenizer(task: BabilongConfig, vocab_size: int, run: Path | None = None) -> BabilongTokenizer:
+def tokenizer(
+    task: BabilongConfig, vocab_size: int, run: Path | None = None, start: str | None = None
+) -> BabilongTokenizer:
     """The tokenizer of a model with ``vocab_size`` ids.
 
     A ``small`` one is made once and kept in the folder ``run`` of a training; what was trained with
@@ -57,7 +59,9 @@ def tokenizer(task: BabilongConfig, vocab_size: int, run: Path | None = None) ->
     if task.tokenizer == "gpt2":
         found = gpt2_of(data_folder(task))
     elif run is not None:
-        found = kept_tokenizer(run, lambda: small_tokenizer(corpus(task, "train"), vocab_size))
+        found = kept_tokenizer(
+            run, lambda: small_tokenizer(corpus(task, "train"), vocab_size), start
+        )
     else:
         found = small_tokenizer(corpus(task, "train"), vocab_size)
     found.check_model(vocab_size)
@@ -78,16 +82,21 @@ def gpt2_of(folder: Path | None) -> BabilongTokenizer:
     return gpt2_tokenizer(folder / "gpt2-bpe")
 
 
-def kept_tokenizer(run: Path, make: Callable[[], BabilongTokenizer]) -> BabilongTokenizer:
+def kept_tokenizer(
+    run: Path, make: Callable[[], BabilongTokenizer], start: str | None = None
+) -> BabilongTokenizer:
     """The tokenizer in the folder of a run, made by the first of its processes where there is none.
+
+    A run that goes on from the parameters of another (the folder ``start``) has that one's.
 
     Raises:
       ConfigError: a damaged file, or whatever ``make`` raises.
     """
     with together():
         if is_main() and not (run / TOKENIZER_FILE).is_file():
+            earlier = Path(start or run) / TOKENIZER_FILE
             unfinished = run / f".{TOKENIZER_FILE}"
-            make().save(unfinished)
+            (load_tokenizer(earlier) if earlier.is_file() else make()).save(unfinished)
             os.replace(unfinished, run / TOKENIZER_FILE)
     return load_tokenizer(run / TOKENIZER_FILE)
 

@@ -16,10 +16,13 @@ def documents(task: LanguageModellingConfig, split: str) -> list[str]:
     return load_documents(task.dataset, task.data_dir, split)
 
 
-def tokenizer(task: LanguageModellingConfig, vocab_size: int, run: str | Path) -> BabilongTokenizer:
+def tokenizer(
+    task: LanguageModellingConfig, vocab_size: int, run: str | Path, start: str | None = None
+) -> BabilongTokenizer:
     """The tokenizer of a model with ``vocab_size`` ids.
 
-    A ``small`` one is trained on the training split once and kept in the folder ``run``.
+    A ``small`` one is trained on the training split once and kept in the folder ``run``; a run that
+    goes on from the parameters of another, in the folder ``start``, takes that one's.
 
     Raises:
       ConfigError: no files of GPT-2's, a damaged file, a vocabulary that the model has no room for.
@@ -28,7 +31,7 @@ def tokenizer(task: LanguageModellingConfig, vocab_size: int, run: str | Path) -
         found = gpt2_of(data_folder(task))
     else:
         found = kept_tokenizer(
-            Path(run), lambda: train_tokenizer(documents(task, "train"), vocab_size)
+            Path(run), lambda: train_tokenizer(documents(task, "train"), vocab_size), start
         )
     found.check_model(vocab_size)
     return found

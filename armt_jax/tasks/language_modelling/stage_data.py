@@ -48,7 +48,8 @@ def language_modelling_data(
       ConfigError: text that is missing, or a tokenizer that the model has no room for.
     """
     task = config.task
-    tokenizer = setup.tokenizer(task, config.model.vocab_size, config.workdir)
+    vocab_size, start = config.model.vocab_size, config.tuning.start
+    tokenizer = setup.tokenizer(task, vocab_size, config.workdir, start)
     train, valid = (setup.token_documents(task, split, tokenizer) for split in ("train", "valid"))
     size = task.segment_size
     stages = []
