@@ -50,7 +50,7 @@ def _default() -> dict[str, Any]:
             "backbone": "llama",
             "n_layer": 2,
             "d_ff": 256,
-            "vocab_size": 2048,
+            "vocab_size": 1024,
             "tie_embeddings": True,
             "num_mem_tokens": 8,
             "d_mem": 32,
@@ -67,10 +67,10 @@ def _default() -> dict[str, Any]:
         },
         "curriculum": {"num_segments": (8,), "max_steps": (1000,)},
         "optimizer": {
-            "learning_rate": 3e-3,
-            "muon_learning_rate": 1e-2,
+            "learning_rate": 5e-3,
+            "muon_learning_rate": 1.5e-2,
             "weight_decay": 1e-2,
-            "warmup_steps": 30,
+            "warmup_steps": 20,
         },
         "train": {
             "batch_size": 16,

@@ -26,6 +26,7 @@ from armt_jax.evaluation.segment_losses import (
 from armt_jax.models import ARMT, create_model
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.models.state_size import state_size
+from armt_jax.processes import is_main, process_count
 from armt_jax.tasks.language_modelling import setup
 from armt_jax.tasks.language_modelling.contexts import Contexts
 from armt_jax.training.loop import TrainResult
@@ -39,7 +40,18 @@ _WRITES_OF = 32  # contexts whose writes are looked at
 
 
 def after_training(config: LanguageModellingExperiment, folder: Path, result: TrainResult) -> None:
-    """Evaluate on the test split, and end with one line."""
+    """Evaluate on the test split, and end with one line.
+
+    Of several processes each has but a part of the parameters: these are evaluated afterwards.
+    """
+    if process_count() > 1:
+        if is_main():
+            print(
+                f"{config.name}: trained; one process evaluates it: python -m experiments.evaluate "
+                f"--workdir={folder}",
+                flush=True,
+            )
+        return
     rows = evaluate(config, result.state.params, result.position.step, folder)
     row = rows[-1] if config.task.memory == "reset" else rows[0]
     saved = "" if row.gain is None else f" gain={row.gain:.4f}"
