@@ -17,6 +17,8 @@ import pytest
 from armt_jax.config import ConfigError, LanguageModellingExperiment, from_config_dict
 from armt_jax.evaluation.language_modelling_results import SegmentLossRow, read_rows, write_rows
 from armt_jax.evaluation.segment_loss_figure import fig6, segment_loss_figure
+from armt_jax.tasks.babilong.tokenizers import train_tokenizer
+from armt_jax.tasks.language_modelling import setup
 from armt_jax.training.experiment_stages import create_stages
 from configs import wikitext
 from experiments.train import train_and_evaluate
@@ -47,6 +49,11 @@ def tiny(folder: Path, **task: Any) -> LanguageModellingExperiment:
     config = from_config_dict(plain)
     assert isinstance(config, LanguageModellingExperiment)
     return config
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("variant", wikitext.VARIANTS)
@@ -129,6 +136,26 @@ def test_stages_read_the_training_split_and_validate_on_another(tmp_path: Path) 
     again = create_stages(config)[1].data.validation(5)  # the tokenizer of the run's folder
     assert again.context.shape == (5, 4, 16)
     np.testing.assert_array_equal(again.context[[0, -1]], held_out.context[[0, -1]])
+
+
+def test_tokens_are_kept_and_made_anew_where_they_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path)
+    tokenizer = train_tokenizer(setup.documents(config.task, "train"), 300)
+    first = setup.token_documents(config.task, "test", tokenizer)
+    (path,) = (tmp_path / "cache" / "language_modelling").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "tokenise_documents", None)  # not called
+        second = setup.token_documents(config.task, "test", tokenizer)
+    path.write_bytes(path.read_bytes()[:-30])
+    third = setup.token_documents(config.task, "test", tokenizer)
+    for found in (second, third):
+        np.testing.assert_array_equal(found.tokens, first.tokens)
+        np.testing.assert_array_equal(found.starts, first.starts)
+    other = train_tokenizer(setup.documents(config.task, "train"), 280)
+    setup.token_documents(config.task, "test", other)
+    assert len(list(path.parent.iterdir())) == 2
 
 
 def test_a_run_that_starts_from_another_has_its_tokenizer(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from armt_jax.config import LanguageModellingConfig
+from armt_jax.tasks.babilong.noise import write_arrays
 from armt_jax.tasks.babilong.setup import data_folder, gpt2_of, kept_tokenizer
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer, train_tokenizer
+from armt_jax.tasks.frozen_sets import default_data_dir
 from armt_jax.tasks.language_modelling.contexts import TokenDocuments, tokenise_documents
 from armt_jax.tasks.language_modelling.texts import load_documents
 
@@ -40,5 +46,17 @@ def tokenizer(
 def token_documents(
     task: LanguageModellingConfig, split: str, tokenizer: BabilongTokenizer
 ) -> TokenDocuments:
-    """The documents of ``split`` as tokens."""
-    return tokenise_documents(documents(task, split), tokenizer)
+    """The documents of ``split`` as tokens, kept in the cache folder from one run to the next."""
+    texts = documents(task, split)
+    name = hashlib.blake2b(tokenizer.fingerprint.encode(), digest_size=16)
+    for text in texts:
+        name.update(hashlib.blake2b(text.encode()).digest())  # so that borders count, too
+    path = default_data_dir() / "language_modelling" / f"{name.hexdigest()}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:  # a zip: checks its sums
+            return TokenDocuments(**{field: arrays[field] for field in TokenDocuments._fields})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass  # not there, cut short or damaged: made anew
+    made = tokenise_documents(texts, tokenizer)
+    write_arrays(path, made._asdict())
+    return made
