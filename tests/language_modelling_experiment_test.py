@@ -44,7 +44,7 @@ def tiny(folder: Path, **task: Any) -> LanguageModellingExperiment:
         (text / f"{split}.txt").write_text(titled)
     plain = values(dataset=str(text), **task) | {"workdir": str(folder / "run")}
     plain["model"] |= {"vocab_size": 300}
-    plain["curriculum"]["max_steps"] = (3, 3)
+    plain["curriculum"] = {"num_segments": (4,), "max_steps": (3,)}
     plain["train"]["eval_every"] = 3
     config = from_config_dict(plain)
     assert isinstance(config, LanguageModellingExperiment)
@@ -123,8 +123,11 @@ def test_a_text_longer_than_full_attention_is_refused_unless_segments_are_apart(
 def test_stages_read_the_training_split_and_validate_on_another(tmp_path: Path) -> None:
     config = tiny(tmp_path)
     Path(config.workdir).mkdir()
+    curriculum = dataclasses.replace(config.curriculum, num_segments=(1, 4), max_steps=(2, 3))
+    config = dataclasses.replace(config, curriculum=curriculum)
     first, second = create_stages(config)
-    assert [stage.max_steps for stage in (first, second)] == [3, 3]
+    assert [stage.max_steps for stage in (first, second)] == [2, 3]
+    assert re.fullmatch(r".*text, \d+ contexts of 1 segment of 16 tokens", first.label)
     assert re.fullmatch(r".*text, \d+ contexts of 4 segments of 16 tokens", second.label)
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
     stream = second.data.stream(0, 8, **place)
@@ -176,7 +179,7 @@ def test_a_run_that_starts_from_another_has_its_tokenizer(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("quickly_compiled")
-@pytest.mark.parametrize("memory", ["kept", "reset"])
+@pytest.mark.parametrize("memory", ["kept", pytest.param("reset", marks=pytest.mark.slow)])
 def test_a_run_trains_evaluates_and_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], memory: str
 ) -> None:
