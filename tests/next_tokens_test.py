@@ -49,7 +49,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def expected_scores(params: Any, batch: Context, reset: bool) -> tuple[np.ndarray, np.ndarray]:
     """Losses and right tokens ``[b, s, t]``: texts read by ``forward``, or each segment alone."""
-    read = quick_jit(
+    logits_of = quick_jit(
         lambda p, t, m: forward(MODEL, p, t, segment_size=SIZE, attention_mask=m).logits
     )
     rows, segments, _ = batch.context.shape
