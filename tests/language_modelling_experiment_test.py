@@ -42,7 +42,8 @@ def tiny(folder: Path, **task: Any) -> LanguageModellingExperiment:
         documents = [" ".join(rng.choice(words, 400)) for _ in range(count)]
         titled = "".join(f" = Title = \n {one} \n" for one in documents)
         (text / f"{split}.txt").write_text(titled)
-    plain = values(dataset=str(text), **task) | {"workdir": str(folder / "run")}
+    plain = values(dataset=str(text), **task)
+    plain["workdir"] = str(folder / "run")
     plain["model"] |= {"vocab_size": 300}
     plain["curriculum"] = {"num_segments": (4,), "max_steps": (3,)}
     plain["train"]["eval_every"] = 3
@@ -217,7 +218,8 @@ def row(**changes: Any) -> SegmentLossRow:
     for field in dataclasses.fields(SegmentLossRow):
         fields[field.name] = {"str": "x", "int": 1, "float": 1.0}.get(str(field.type))
     fields |= number | {"horizons": {"1": 2.6}, "gain": 0.1, "gain_low": 0.0, "gain_high": 0.2}
-    return SegmentLossRow(**(fields | {"trained_memory": "kept", "memory": "kept"} | changes))
+    fields |= {"trained_memory": "kept", "memory": "kept"} | changes
+    return SegmentLossRow(**fields)
 
 
 def test_rows_are_checked_and_come_back_as_they_were(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_reset_is_the_recurrences_reset_in_values_and_gradients() -> None:
         state = MODEL.init_state(tokens.shape[1])
         every = jnp.ones(tokens.shape[:2], bool)
         _, hidden = run_segments(MODEL, params, state, Segment(tokens, mask), reset=every)
+        assert hidden is not None
         logp = jax.nn.log_softmax(MODEL.readout(params, hidden).swapaxes(0, 1))
         taken = jnp.take_along_axis(logp, batch.targets[..., None], -1)[..., 0]
         return -jnp.sum(jnp.where(batch.context_mask, taken, 0))

@@ -103,7 +103,9 @@ class LossReader:
             read_bytes = np.where(batch.context_mask, self._token_bytes[batch.targets], 0)
             sizes.append(read_bytes.sum(-1))
         document = np.array([self._contexts.document(int(index)) for index in self._indices])
-        return SegmentSums(*(np.concatenate(part) for part in (nats, tokens, sizes)), document)
+        return SegmentSums(
+            np.concatenate(nats), np.concatenate(tokens), np.concatenate(sizes), document
+        )
 
 
 def _losses(model: SegmentModel, reset: bool, params: Params, batch: Any) -> jax.Array:

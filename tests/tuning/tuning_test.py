@@ -169,7 +169,7 @@ def test_merged_and_unmerged_low_rank_changes_are_the_same_model() -> None:
 def test_every_layer_has_a_change_of_its_own() -> None:
     rng = np.random.default_rng(0)
     kernel, down, up = (rng.normal(size=s) for s in ((3, 4, 5), (3, 4, 2), (3, 2, 5)))
-    params = {"layers": {"block": {"a": {"kernel": jnp.asarray(kernel)}}}}
+    params: dict[str, Any] = {"layers": {"block": {"a": {"kernel": jnp.asarray(kernel)}}}}
     params["lora"] = {
         "layers": {"block": {"a": {"down": jnp.asarray(down), "up": jnp.asarray(up)}}}
     }
