@@ -53,7 +53,8 @@ def token_documents(
         name.update(hashlib.blake2b(text.encode()).digest())  # so that borders count, too
     path = default_data_dir() / "language_modelling" / f"{name.hexdigest()}.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:  # a zip: checks its sums
+        # Opened here: of a file that is no zip NumPy leaves it to chance when it is closed.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return TokenDocuments(**{field: arrays[field] for field in TokenDocuments._fields})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there, cut short or damaged: made anew
