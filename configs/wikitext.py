@@ -17,6 +17,10 @@ tiny      1 x 32                 made-up prose, 4 segments of 16         a smoke
 Evaluation reads the test split in contexts of 15 segments: loss of every segment position, the mean
 over segments 8 to 15, the same with the memory reset in front of every segment, and with a memory
 that goes back 1, 2 or 4 segments only.
+
+Aim (default): mean loss over segments 8 to 15 at least 2 % below the same model with its memory
+reset at every segment, and at or below RMT's. Not run to its end yet: 1,000 steps (one pass) are
+about 11 minutes of one core's time, by the speed of 60 steps.
 """
 
 from typing import Any
