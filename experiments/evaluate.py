@@ -172,7 +172,10 @@ def _which(folder: Path) -> str | int:
 def _restore(config: AnyExperiment, folder: Path, which: str | int) -> Restored:
     # Several processes have no device in common, so all hold the state.
     mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
-    model, optimizer = tuned_model(config), tuned_optimizer(config.optimizer, config.tuning)
+    model, optimizer = (
+        tuned_model(config.model, config.tuning),
+        tuned_optimizer(config.optimizer, config.tuning),
+    )
     template = abstract_state(model, optimizer, mesh)
     reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
     found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))

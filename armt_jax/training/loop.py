@@ -85,7 +85,7 @@ class Trainer:
     def _prepare(self, config: AnyExperiment) -> None:
         """Whatever needs neither files nor other processes."""
         self.config = config
-        self.model = tuned_model(config)
+        self.model = tuned_model(config.model, config.tuning)
         self.optimizer = tuned_optimizer(config.optimizer, config.tuning)
         self.stages = create_stages(config)
         for stage in self.stages:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from armt_jax.config import AnyExperiment, TuningConfig
+from armt_jax.config import AnyExperiment, ModelConfig, TuningConfig
 from armt_jax.evaluation.scoring import USUAL, Reading, Scores, Scoring
 from armt_jax.models import create_model
 from armt_jax.models.protocol import Params, SegmentModel
@@ -15,10 +15,10 @@ from armt_jax.tuning.groups import freeze
 from armt_jax.tuning.lora import WithLora, merge_lora
 
 
-def tuned_model(config: AnyExperiment) -> Any:
-    """The model of an experiment; with ``tuning.trains = 'lora'`` its factors are parameters."""
-    model = create_model(config.model)
-    return WithLora(model, config.tuning) if config.tuning.trains == "lora" else model
+def tuned_model(config: ModelConfig, tuning: TuningConfig) -> Any:
+    """The model that ``config`` describes; of ``trains = 'lora'`` factors are parameters, too."""
+    model = create_model(config)
+    return WithLora(model, tuning) if tuning.trains == "lora" else model
 
 
 def plain_params(config: AnyExperiment, params: Params) -> Params:

@@ -78,7 +78,8 @@ def _load(folder: Path, config: ModelConfig) -> Any:
     kind = _kind(folder)
     if kind == "run":
         run = read_config(folder)
-        template = abstract_state(tuned_model(run), tuned_optimizer(run.optimizer, run.tuning))
+        model = tuned_model(run.model, run.tuning)
+        template = abstract_state(model, tuned_optimizer(run.optimizer, run.tuning))
         found = Checkpoints(folder / "checkpoints", read_only=True).restore(
             template, BEST, warn=lambda text: print(text, file=sys.stderr)
         )

@@ -67,13 +67,13 @@ def noisy(params: Any, seed: int = 0) -> Any:
 
 
 def gradients(config: AnyExperiment, params: Any) -> Any:
-    model, scoring = tuned_model(config), tuned_scoring(SCORING, config.tuning)
+    model, scoring = tuned_model(config.model, config.tuning), tuned_scoring(SCORING, config.tuning)
     run = quick_jit(lambda p, b: accumulate_gradients(model, p, b, scoring, 1))
     return run(params, whole_batch())
 
 
 def trained_names(config: AnyExperiment) -> set[str]:
-    shapes = jax.eval_shape(tuned_model(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(tuned_model(config.model, config.tuning).init, jax.random.key(0))
     return {name for name, factor in leaf_names(rate_factors(config.tuning, shapes)) if factor}
 
 
@@ -97,7 +97,7 @@ def test_frozen_parameters_are_bit_identical_after_steps_and_have_no_moments(
     optimizer = tuned_optimizer(
         dataclasses.replace(config.optimizer, name=name, weight_decay=0.1), config.tuning
     )
-    model, scoring = tuned_model(config), tuned_scoring(SCORING, config.tuning)
+    model, scoring = tuned_model(config.model, config.tuning), tuned_scoring(SCORING, config.tuning)
     state = create_state(model, optimizer, 0)
     before, batch = jax.device_get(state.params), whole_batch()
     step = quick_jit(
@@ -136,7 +136,7 @@ def test_a_factor_multiplies_the_rate_of_its_group() -> None:
 @pytest.mark.usefixtures("x64")
 def test_merged_and_unmerged_low_rank_changes_are_the_same_model() -> None:
     config = experiment(trains="lora", lora_rank=3, lora_scale=0.5)
-    params = noisy(tuned_model(config).init(jax.random.key(0)))
+    params = noisy(tuned_model(config.model, config.tuning).init(jax.random.key(0)))
     merged = plain_params(config, params)
     fresh = jax.eval_shape(create_model(config.model).init, jax.random.key(0))
     assert jax.tree.structure(merged) == jax.tree.structure(fresh)
@@ -183,7 +183,7 @@ def test_every_layer_has_a_change_of_its_own() -> None:
 
 def test_a_fresh_low_rank_change_is_none() -> None:
     config = experiment(trains="lora")
-    params = tuned_model(config).init(jax.random.key(3))
+    params = tuned_model(config.model, config.tuning).init(jax.random.key(3))
     base = create_model(config.model).init(jax.random.key(3))
     jax.tree.map(np.testing.assert_array_equal, plain_params(config, params), base)
     names = lora_targets(config.tuning, params)
@@ -197,7 +197,7 @@ def test_a_fresh_low_rank_change_is_none() -> None:
 
 def test_the_table_names_every_parameter_and_its_rate() -> None:
     config = experiment(trains="memory", groups=(r"embed\.wte",), factors=(0.1,))
-    shapes = jax.eval_shape(tuned_model(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(tuned_model(config.model, config.tuning).init, jax.random.key(0))
     optimizer = dataclasses.replace(
         config.optimizer, name="muon", learning_rate=0.5, muon_learning_rate=2.0
     )
@@ -220,7 +220,7 @@ def test_the_table_names_every_parameter_and_its_rate() -> None:
 def save_run(config: AnyExperiment, seed: int) -> Any:
     """A run's folder with one checkpoint; its parameters."""
     optimizer = tuned_optimizer(config.optimizer, config.tuning)
-    state = create_state(tuned_model(config), optimizer, seed)
+    state = create_state(tuned_model(config.model, config.tuning), optimizer, seed)
     state = state._replace(params=noisy(state.params))
     with Workdir(config) as workdir:
         Checkpoints(workdir.checkpoints).save(1, state, {}, 0.5)
@@ -229,7 +229,7 @@ def save_run(config: AnyExperiment, seed: int) -> Any:
 
 def begin(config: AnyExperiment) -> Any:
     optimizer = tuned_optimizer(config.optimizer, config.tuning)
-    return start_state(config, tuned_model(config), optimizer, None).params
+    return start_state(config, tuned_model(config.model, config.tuning), optimizer, None).params
 
 
 def test_a_training_starts_from_a_run_with_what_that_has(tmp_path: Path) -> None:
