@@ -52,6 +52,7 @@ def experiment(folder: str = "runs/none", family: str = "armt", **tuning: Any) -
     values["model"] |= {
         **SIZES,
         "n_layer": 1,
+        "dtype": None,
         "family": family,
         "backbone": "gpt2",
         "n_positions": 128,
