@@ -84,6 +84,15 @@ def default() -> dict[str, Any]:
             "data_workers": 0,
         },
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "stage": 1},
+        "tuning": {
+            "start": None,
+            "trains": "all",
+            "lora_rank": 8,
+            "lora_scale": 1.0,
+            "lora_targets": r"layers\.block\..*",
+            "groups": (),
+            "factors": (),
+        },
     }
 
 

@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint of a run at any number of pairs, or at any number of tokens.
+"""Evaluate a checkpoint of a run: at any number of pairs, any number of tokens, or on its text.
 
     python -m experiments.evaluate --workdir=runs/ar_remember --pairs=10,50,100 [--step=best]
     python -m experiments.evaluate --config=configs/babilong.py:qa1 --lengths=4k,64k,1M,50M
+    python -m experiments.evaluate --config=configs/wikitext.py
 
 The run is named by its folder, or by its configuration. Prints a table, and writes JSON and figures
 into the ``evaluation`` folder of the run. A BABILong evaluation that was stopped goes on where it
@@ -22,6 +23,7 @@ from armt_jax.config import (
     BabilongExperiment,
     ConfigError,
     ExperimentConfig,
+    LanguageModellingExperiment,
     RecallExperiment,
     TaskConfig,
     from_config_dict,
@@ -31,7 +33,14 @@ from armt_jax.evaluation.tables import print_table
 from armt_jax.processes import is_main, process_count, together
 from armt_jax.training.checkpoints import LATEST
 from armt_jax.training.workdir import read_config
-from experiments import babilong_report, errors, launch_flags, recall_report, retrieval_report
+from experiments import (
+    babilong_report,
+    errors,
+    language_modelling_report,
+    launch_flags,
+    recall_report,
+    retrieval_report,
+)
 from experiments.command_line import numbers, parse_flags
 from experiments.restoring import restore, which_checkpoint
 
@@ -56,6 +65,8 @@ def main(argv: list[str]) -> None:
         config = read_config(folder)
     if isinstance(config, ExperimentConfig):
         _evaluate_retrieval(config, folder)
+    elif isinstance(config, LanguageModellingExperiment):
+        _evaluate_language_modelling(config, folder)
     elif isinstance(config, BabilongExperiment):
         _evaluate_babilong(config, folder)
     else:
@@ -102,6 +113,18 @@ def _evaluate_recall(config: RecallExperiment, folder: Path) -> None:
     rows = recall_report.evaluate_lengths(config, found.state.params, found.step)
     write_results(folder / "evaluation" / "results.json", rows)
     print_table(rows, title=f"{config.name}, step {found.step:,}")
+
+
+def _evaluate_language_modelling(config: LanguageModellingExperiment, folder: Path) -> None:
+    given = {"pairs": _PAIRS, "variant": _VARIANT, "key_size": _KEY_SIZE, "lengths": _LENGTHS}
+    _refuse_flags("language modelling", **{name: flag.value for name, flag in given.items()})
+    if process_count() > 1:
+        raise ConfigError("language modelling: is evaluated by one process")
+    if _SAMPLES.value is not None:
+        evaluation = dataclasses.replace(config.evaluation, samples=_SAMPLES.value)
+        config = dataclasses.replace(config, evaluation=evaluation)
+    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    language_modelling_report.evaluate(config, found.state.params, found.step, folder)
 
 
 def _refuse_flags(what: str, **values: object) -> None:

@@ -1,8 +1,9 @@
 """Tables and figures of the paper, from what ``results/`` holds.
 
-    python -m experiments.report table1 fig3 fig2a fig2b fig4a fig4b table2 ablations
+    python -m experiments.report table1 fig3 fig2a fig2b fig4a fig4b fig6 table2 ablations
 
-Table 1 and Figure 3 are made of the cells of ``results/babilong_*.json``, the others of the runs
+Table 1 and Figure 3 are made of the cells of ``results/babilong_*.json``, Figure 6 of the rows of
+``results/language_modelling*.json``, the others of the runs
 of ``experiments.sweep`` in ``results/figures`` (``--results`` names another folder than
 ``results``). Markdown and JSON, and PNGs of the figures, go into ``results/report``; what the paper
 reports, or claims, stands beside it, and what is missing is named.
@@ -21,6 +22,7 @@ from armt_jax.config import ConfigError
 from armt_jax.evaluation import babilong_table
 from armt_jax.evaluation.babilong_results import BabilongCell, read_cells
 from armt_jax.evaluation.results import atomic_write
+from armt_jax.evaluation.segment_loss_figure import fig6
 from experiments import errors, figure_report
 from experiments.figure_claims import CLAIMS
 from experiments.shared_flags import OUT
@@ -61,6 +63,7 @@ REPORTS: dict[str, Callable[[Path, Path], None]] = {
     "fig3": _fig3,
     **{name: _figure(name) for name in CLAIMS},
     "table2": _table2,
+    "fig6": fig6,
 }
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import jax
 
-from armt_jax.config import ConfigError, Experiment
-from armt_jax.models import create_model
+from armt_jax.config import AnyExperiment, ConfigError
 from armt_jax.processes import mark_agreed, process_count
 from armt_jax.sharding import data_mesh
 from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
-from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
+from armt_jax.tuning import plain_params, tuned_model, tuned_optimizer
 
 _CHECKPOINTS = "checkpoints"
 
@@ -31,18 +30,22 @@ def which_checkpoint(folder: Path, step: str) -> str | int:
     return int(step) if step.isdecimal() else step
 
 
-def restore(config: Experiment, folder: Path, which: str | int) -> Restored:
-    """A checkpoint of the run in ``folder``; ``which`` is from ``which_checkpoint``.
+def restore(config: AnyExperiment, folder: Path, which: str | int) -> Restored:
+    """A checkpoint of the run in ``folder``, low-rank changes merged into the parameters.
+
+    ``which`` is from ``which_checkpoint``.
 
     Raises:
       ConfigError: no checkpoint yet, no such one, or all of them damaged.
     """
     # Several processes have no device in common, so all hold the state.
     mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
-    model, optimizer = create_model(config.model), create_optimizer(config.optimizer)
+    model = tuned_model(config.model, config.tuning)
+    optimizer = tuned_optimizer(config.optimizer, config.tuning)
     template = abstract_state(model, optimizer, mesh)
     reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
     found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
     if found is None:
         raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
-    return found
+    params = plain_params(config, found.state.params)
+    return found._replace(state=found.state._replace(params=params))

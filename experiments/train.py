@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from armt_jax.config import AnyExperiment, BabilongExperiment, ExperimentConfig
+from armt_jax.config import (
+    AnyExperiment,
+    BabilongExperiment,
+    ExperimentConfig,
+    LanguageModellingExperiment,
+)
 from armt_jax.evaluation.figures import training_figure
 from armt_jax.evaluation.results import ResultRow
 from armt_jax.evaluation.tables import print_table
@@ -13,21 +19,35 @@ from armt_jax.processes import is_main, together
 from armt_jax.training.loop import Trainer, TrainResult
 from armt_jax.training.metrics import FILE_NAME
 from armt_jax.training.workdir import Workdir
-from experiments import babilong_report, recall_report, retrieval_report
+from armt_jax.tuning import plain_params
+from experiments import (
+    babilong_report,
+    language_modelling_report,
+    recall_report,
+    retrieval_report,
+)
 
 
 def train_and_evaluate(config: AnyExperiment) -> TrainResult:
     """Train to the end, evaluate, print a table and the result, write JSON and figures."""
     with Workdir(config) as workdir:
         trainer = Trainer(config, workdir)
-        result = trainer.run()
+        result = _plain(config, trainer.run())
         if isinstance(config, ExperimentConfig):
             _report(config, workdir.path, trainer, result)
+        elif isinstance(config, LanguageModellingExperiment):
+            language_modelling_report.after_training(config, workdir.path, result)
         elif isinstance(config, BabilongExperiment):
             babilong_report.after_training(config, workdir.path, trainer, result)
         else:
             recall_report.after_training(config, workdir.path, trainer, result)
     return result
+
+
+def _plain(config: AnyExperiment, result: TrainResult) -> TrainResult:
+    """With the parameters of the model itself: low-rank changes merged."""
+    params = plain_params(config, result.state.params)
+    return dataclasses.replace(result, state=result.state._replace(params=params))
 
 
 def _report(config: ExperimentConfig, folder: Path, trainer: Trainer, result: TrainResult) -> None:

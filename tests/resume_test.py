@@ -33,10 +33,8 @@ STEPS = 9
 def compile_once() -> Iterator[None]:
     """Every trainer of this file has the same sizes: one compilation serves them all."""
     patch = pytest.MonkeyPatch()
-    model = functools.cache(loop.create_model)
-    optimizer = functools.cache(loop.create_optimizer)
-    patch.setattr(loop, "create_model", model)
-    patch.setattr(loop, "create_optimizer", optimizer)
+    patch.setattr(loop, "tuned_model", functools.cache(loop.tuned_model))
+    patch.setattr(loop, "tuned_optimizer", functools.cache(loop.tuned_optimizer))
     patch.setattr(loop, "jit_train_step", functools.cache(loop.jit_train_step))
     patch.setattr(loop, "Evaluator", functools.cache(Evaluator))
     jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile

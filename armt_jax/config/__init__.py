@@ -12,17 +12,24 @@ from armt_jax.config.babilong import (
 )
 from armt_jax.config.checks import ConfigError
 from armt_jax.config.experiment import (
+    AnyCurriculum,
     AnyExperiment,
     BabilongExperiment,
     EntityEventsExperiment,
     Experiment,
     ExperimentConfig,
+    LanguageModellingExperiment,
     MqarExperiment,
     RecallExperiment,
     from_config_dict,
     to_dict,
 )
 from armt_jax.config.families import BACKBONES, DTYPES, FAMILIES, STATE_SPACE_FAMILIES
+from armt_jax.config.language_modelling import (
+    LanguageModellingConfig,
+    LanguageModellingCurriculum,
+    LanguageModellingEvaluation,
+)
 from armt_jax.config.model import ModelConfig
 from armt_jax.config.task import VARIANTS, CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import (
@@ -33,6 +40,7 @@ from armt_jax.config.training import (
     OptimizerConfig,
     TrainConfig,
 )
+from armt_jax.config.tuning import TuningConfig
 
 __all__ = [
     "BACKBONES",
@@ -42,6 +50,7 @@ __all__ = [
     "STATE_SPACE_FAMILIES",
     "TRAIN_SCHEDULES",
     "VARIANTS",
+    "AnyCurriculum",
     "AnyExperiment",
     "BabilongConfig",
     "BabilongCurriculum",
@@ -53,6 +62,10 @@ __all__ = [
     "EvaluationConfig",
     "Experiment",
     "ExperimentConfig",
+    "LanguageModellingConfig",
+    "LanguageModellingCurriculum",
+    "LanguageModellingEvaluation",
+    "LanguageModellingExperiment",
     "MeshConfig",
     "ModelConfig",
     "MqarExperiment",
@@ -60,6 +73,7 @@ __all__ = [
     "RecallExperiment",
     "TaskConfig",
     "TrainConfig",
+    "TuningConfig",
     "check_pairs",
     "from_config_dict",
     "to_dict",

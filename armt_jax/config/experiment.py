@@ -8,13 +8,18 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from armt_jax.config import babilong, language_modelling
 from armt_jax.config.babilong import (
-    TASK_NAME,
     BabilongConfig,
     BabilongCurriculum,
     BabilongEvaluation,
 )
 from armt_jax.config.checks import ConfigError, one_of, require
+from armt_jax.config.language_modelling import (
+    LanguageModellingConfig,
+    LanguageModellingCurriculum,
+    LanguageModellingEvaluation,
+)
 from armt_jax.config.model import ModelConfig
 from armt_jax.config.recall_tasks import (
     ENTITY_EVENTS_NAME,
@@ -28,6 +33,7 @@ from armt_jax.config.recall_tasks import (
 )
 from armt_jax.config.task import CurriculumConfig, TaskConfig, check_pairs
 from armt_jax.config.training import EvaluationConfig, MeshConfig, OptimizerConfig, TrainConfig
+from armt_jax.config.tuning import TuningConfig
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -44,11 +50,18 @@ class Experiment:
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig
+    tuning: TuningConfig = dataclasses.field(default=TuningConfig(), kw_only=True)
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "must not be empty")
         require(bool(self.workdir), "workdir", self.workdir, "must name a folder")
         require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2**31)")
+        require(
+            self.tuning.trains != "lora" or self.mesh.tensor == 1,
+            "mesh.tensor",
+            self.mesh.tensor,
+            "must be 1 with tuning.trains = 'lora', whose products are not split",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +153,47 @@ def _check_vocabulary(model: ModelConfig, needed: int) -> None:
     require(model.vocab_size >= needed, "model.vocab_size", model.vocab_size, accepted)
 
 
+@dataclasses.dataclass(frozen=True)
+class LanguageModellingExperiment(Experiment):
+    """An experiment of language modelling."""
+
+    task: LanguageModellingConfig
+    curriculum: LanguageModellingCurriculum
+    evaluation: LanguageModellingEvaluation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.task.segment_size
+        self.model.check_segment(size)
+        if self.task.memory == "kept":
+            self.model.check_text(
+                size * max(*self.curriculum.num_segments, self.evaluation.num_segments)
+            )
+        require(
+            self.mesh.stage == 1,
+            "mesh.stage",
+            self.mesh.stage,
+            "must be 1: a pipeline trains on queries, and language modelling has none",
+        )
+
+
 RecallExperiment = MqarExperiment | EntityEventsExperiment
-AnyExperiment = ExperimentConfig | BabilongExperiment | RecallExperiment
-# By ``task.name``; without one it is associative retrieval.
-_KINDS = {
-    TASK_NAME: BabilongExperiment,
+AnyExperiment = (
+    ExperimentConfig | BabilongExperiment | RecallExperiment | LanguageModellingExperiment
+)
+AnyCurriculum = (
+    CurriculumConfig
+    | BabilongCurriculum
+    | MqarCurriculum
+    | EntityEventsCurriculum
+    | LanguageModellingCurriculum
+)
+# By ``task.name``; associative retrieval has none.
+KINDS: dict[str, type[Experiment]] = {
+    babilong.TASK_NAME: BabilongExperiment,
     MQAR_NAME: MqarExperiment,
     ENTITY_EVENTS_NAME: EntityEventsExperiment,
+    language_modelling.TASK_NAME: LanguageModellingExperiment,
 }
 
 
@@ -160,11 +207,11 @@ def from_config_dict(config: Mapping[str, Any] | ConfigDict) -> AnyExperiment:
     """
     to_dict = getattr(config, "to_dict", None)
     plain = to_dict() if callable(to_dict) else config
-    kind = ExperimentConfig
+    kind: type[Experiment] = ExperimentConfig
     task = plain.get("task") if isinstance(plain, Mapping) else None
     if isinstance(task, Mapping) and "name" in task:
-        one_of("task.name", task["name"], tuple(_KINDS))
-        kind = _KINDS[task["name"]]
+        one_of("task.name", task["name"], tuple(KINDS))
+        kind = KINDS[task["name"]]
     return typing.cast(AnyExperiment, _build(kind, plain, ""))
 
 

@@ -62,6 +62,8 @@ PARAMETERS = (
     Rule(r"retrieval\.(query|key|value)\.kernel", (FSDP, TENSOR)),
     Rule(r"head\.(ln_f|final_layer_norm|norm)\.(scale|bias)", (FSDP,)),
     Rule(r"head\.(embed_out|lm_head)", (FSDP, TENSOR)),
+    # Low-rank changes of the layers' matrices (armt_jax/tuning/lora.py): small, whole but by layer.
+    Rule(r"lora\.layers\.(.+\.)?(down|up)", (STAGE, None, None)),
     # Recurrent models (armt_jax/models/state_space): channels or heads lie over ``tensor``.
     Rule(r"embed\.norm\.(scale|bias)", (FSDP,)),
     Rule(r"layers\.(norm|norm_time|norm_channel|mlp\.norm)\.(scale|bias)", (STAGE, FSDP)),

@@ -92,7 +92,7 @@ class RecallData:
     ) -> TrainStream:
         """See ``StageData``."""
         source = RecallSource(self.task, "train", seed, stage)
-        return open_stream(source, batch_size, start, **place)
+        return open_stream(source, batch_size, start=start, **place)
 
 
 def scoring_of(task: RecallTask) -> Scoring:

@@ -12,10 +12,10 @@ from typing import Any
 import grain.python as grain
 
 from armt_jax.config import ConfigError
-from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Batch, Sample, stream_key
+from armt_jax.tasks.associative_retrieval import AssociativeRetrieval, Sample, stream_key
 
 # "Endless" for Grain, whose sources have a length: a million samples a second, for 140,000 years.
-_NUM_SAMPLES = 2**62
+NUM_SAMPLES = 2**62
 # Batches made ahead of time, by each worker process or by the one reading thread.
 _BATCHES_AHEAD = 2
 
@@ -28,13 +28,13 @@ class SampleSource:
         self._stream = stream
 
     def __len__(self) -> int:
-        return _NUM_SAMPLES
+        return NUM_SAMPLES
 
     def __getitem__(self, index: int) -> Sample:
         return self._task.sample_at(self._stream, index)
 
 
-class TrainStream(Iterator[Batch]):
+class TrainStream(Iterator[Any]):
     """Iterator of batches; build it with ``train_stream``.
 
     Its state is the number of the next batch and nothing of Grain's: a run may be resumed with
@@ -47,7 +47,7 @@ class TrainStream(Iterator[Batch]):
         self._next_batch = start
         self._iterator: grain.DatasetIterator | None = None
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Any:
         if self._iterator is None:
             self._iterator = self._open()
         batch = next(self._iterator)
@@ -119,18 +119,26 @@ def train_stream(
       ConfigError: a number out of range, or a batch that the shards do not divide.
     """
     source = SampleSource(task, stream_key(task, "train", seed, stage))
-    return open_stream(source, batch_size, start, num_workers, shard_index, shard_count)
+    return open_stream(
+        source,
+        batch_size,
+        start=start,
+        num_workers=num_workers,
+        shard_index=shard_index,
+        shard_count=shard_count,
+    )
 
 
 def open_stream(
-    source: grain.RandomAccessDataSource,
+    source: Any,
     batch_size: int,
+    *,
     start: int = 0,
     num_workers: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> TrainStream:
-    """Endless batches of ``source``, whose samples are trees of arrays; the rest as above.
+    """Batches of a random-access ``source`` of ``NUM_SAMPLES``; see ``train_stream``.
 
     Raises:
       ConfigError: a number out of range, or a batch that the shards do not divide.

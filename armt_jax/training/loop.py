@@ -19,7 +19,6 @@ import numpy as np
 from armt_jax.config import AnyExperiment, ConfigError
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.evaluation.scoring import Reading, Scoring
-from armt_jax.models import create_model
 from armt_jax.processes import (
     StopVote,
     connect,
@@ -40,16 +39,22 @@ from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.meter import Meter
 from armt_jax.training.metrics import MetricsWriter, NoMetrics
-from armt_jax.training.optimizer import create_optimizer, learning_rate
+from armt_jax.training.optimizer import learning_rate
 from armt_jax.training.progress import ProgressDisplay, Status
 from armt_jax.training.state import (
     TrainState,
     abstract_state,
-    create_state,
     reset_optimizer,
 )
 from armt_jax.training.step import StepMetrics, jit_train_step
 from armt_jax.training.workdir import Workdir
+from armt_jax.tuning import (
+    show_parameters,
+    start_state,
+    tuned_model,
+    tuned_optimizer,
+    tuned_scoring,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +86,8 @@ class Trainer:
     def _prepare(self, config: AnyExperiment) -> None:
         """Whatever needs neither files nor other processes."""
         self.config = config
-        self.model = create_model(config.model)
-        self.optimizer = create_optimizer(config.optimizer)
+        self.model = tuned_model(config.model, config.tuning)
+        self.optimizer = tuned_optimizer(config.optimizer, config.tuning)
         self.stages = create_stages(config)
         for stage in self.stages:
             most = stage.data.validation_size
@@ -100,10 +105,11 @@ class Trainer:
 
     def step(self, state: TrainState, batch: Any, rate: Any) -> tuple[TrainState, StepMetrics]:
         """One step of the current stage."""
-        return self._use(self.stages[self.position.stage].data.scoring)[0](state, batch, rate)
+        return self._use(self.stages[self.position.stage])[0](state, batch, rate)
 
-    def _use(self, scoring: Scoring) -> tuple[Callable[..., Any], Evaluator]:
-        """Step and evaluator by ``scoring``: programs of their own, made once for each."""
+    def _use(self, stage: Stage) -> tuple[Callable[..., Any], Evaluator]:
+        """Step and evaluator of a stage: a program of each is made once for every scoring."""
+        scoring = tuned_scoring(stage.data.scoring, self.config.tuning)
         if scoring not in self._programs:
             train = self.config.train
             reading = Reading(train.schedule, train.remat, train.bptt)
@@ -128,8 +134,7 @@ class Trainer:
         if found is None:
             self._seconds_before = self._saved_seconds = 0.0
             self._best = -math.inf
-            state = create_state(self.model, self.optimizer, self.config.seed, self.mesh)
-            return state, Position()
+            return start_state(self.config, self.model, self.optimizer, self.mesh), Position()
         self.checkpoints.discard_after(found.step)
         self._seconds_before = self._saved_seconds = found.meta["seconds"]
         self._best = found.meta["best"] if found.meta["best"] is not None else -math.inf
@@ -147,6 +152,7 @@ class Trainer:
           CheckpointError, OSError: something cannot be written.
         """
         try:
+            show_parameters(self.config, self.state.params)
             with SignalWatch() as watch, self.display:
                 while self.position.stage < len(self.stages):
                     self._run_stage(self.stages[self.position.stage], watch)
@@ -235,7 +241,7 @@ class Trainer:
 
     def _evaluate(self, stage: Stage) -> float:
         started = time.monotonic()
-        evaluator = self._use(stage.data.scoring)[1]
+        evaluator = self._use(stage)[1]
         correct, total = evaluator(self.state.params, self._validation)
         self.metrics.write(
             self.position.step,

@@ -19,7 +19,9 @@ class Meter:
         read = int(batch.context_mask.sum())
         if batch.context_mask.ndim == batch.context.ndim - 1:  # of segments
             read *= batch.context.shape[-1]
-        asked = int(batch.query_mask.sum()) * batch.queries.shape[-1]
+        asked = 0
+        if hasattr(batch, "queries"):  # language modelling asks about what it reads
+            asked = int(batch.query_mask.sum()) * batch.queries.shape[-1]
         self._tokens += (read + asked) * shares
 
     def read(self, step: int) -> tuple[float, float]:

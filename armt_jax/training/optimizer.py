@@ -13,8 +13,7 @@ import jax
 import optax
 from optax import contrib
 
-from armt_jax.config import BabilongCurriculum, CurriculumConfig, OptimizerConfig
-from armt_jax.config.recall_tasks import EntityEventsCurriculum, MqarCurriculum
+from armt_jax.config import AnyCurriculum, OptimizerConfig
 from armt_jax.models.protocol import Params
 
 
@@ -61,12 +60,16 @@ def _matrices(params: Params) -> Any:
     """
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        is_kernel = getattr(path[-1], "key", None) == "kernel" and leaf.ndim >= 2
-        if not is_kernel or min(leaf.shape[-2:]) == 1:
+        if not is_muon_matrix(getattr(path[-1], "key", None), leaf.shape):
             return None
         return contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def is_muon_matrix(name: object, shape: tuple[int, ...]) -> bool:
+    """Whether Muon moves a parameter, whose own name is ``name``: weight matrices, no vectors."""
+    return name == "kernel" and len(shape) >= 2 and min(shape[-2:]) > 1
 
 
 def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
@@ -76,7 +79,7 @@ def apply_updates(params: Params, updates: Params, rate: jax.Array) -> Params:
 
 def learning_rate(
     config: OptimizerConfig,
-    curriculum: CurriculumConfig | BabilongCurriculum | MqarCurriculum | EntityEventsCurriculum,
+    curriculum: AnyCurriculum,
     stage: int,
     step_in_stage: int,
 ) -> float:

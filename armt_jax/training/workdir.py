@@ -15,6 +15,7 @@ from armt_jax.config import (
     ConfigError,
     Experiment,
     ModelConfig,
+    TuningConfig,
     from_config_dict,
     to_dict,
 )
@@ -133,7 +134,8 @@ def differing_settings(stored: dict[str, Any], wanted: dict[str, Any]) -> list[s
         settings: those have their defaults.
       wanted: another one, of this version.
     """
-    usual = {f"model.{name}": value for name, value in dataclasses.asdict(ModelConfig()).items()}
+    groups = {"model": ModelConfig(), "tuning": TuningConfig()}
+    usual = _flatten({name: dataclasses.asdict(group) for name, group in groups.items()})
     first, second = {**usual, **_flatten(stored)}, _flatten(wanted)
     return [
         f"{name} = {first.get(name)!r} there, {second.get(name)!r} here"

@@ -17,6 +17,7 @@ import hashlib
 import os
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ class TokenisedBooks:
                 pass  # cut short or damaged: made anew, as if it were not there
         book = tokenise_book(self.corpus.text(index), self.tokenizer)
         if path is not None:
-            _write(path, book)
+            write_arrays(path, book._asdict())
         return book
 
     def _cached(self, index: int) -> Path | None:
@@ -218,13 +219,17 @@ def draw_passage(books: TokenisedBooks, num_tokens: int, rng: np.random.Generato
     return Passage(books, pieces, num_tokens)
 
 
-def _write(path: Path, book: Book) -> None:
-    """Whole or not at all; another process may be writing the same."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """A ``.npz`` file, whole or not at all; another process may be writing the same.
+
+    Raises:
+      ConfigError: a folder that cannot be written.
+    """
     part = path.with_name(f"{path.stem}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            np.savez(file, **book._asdict())
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):

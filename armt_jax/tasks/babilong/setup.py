@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from armt_jax.config import BabilongConfig, ConfigError
+from armt_jax.config import BabilongConfig, ConfigError, LanguageModellingConfig
 from armt_jax.processes import is_main, together
 from armt_jax.tasks.babilong.babi import DATA_VARIABLE
 from armt_jax.tasks.babilong.books import Corpus, GeneratedBooks, load_books
@@ -21,7 +22,7 @@ from armt_jax.tasks.tfds_sets import default_data_dir
 TOKENIZER_FILE = "tokenizer.json"
 
 
-def data_folder(task: BabilongConfig) -> Path | None:
+def data_folder(task: BabilongConfig | LanguageModellingConfig) -> Path | None:
     """The folder of bAbI, books and GPT-2's vocabulary: the setting's, else the environment's."""
     folder = task.data_dir or os.environ.get(DATA_VARIABLE)
     return Path(folder) if folder else None
@@ -44,7 +45,9 @@ def corpus(task: BabilongConfig, split: str) -> Corpus:
     return load_books(split, folder)
 
 
-def tokenizer(task: BabilongConfig, vocab_size: int, run: Path | None = None) -> BabilongTokenizer:
+def tokenizer(
+    task: BabilongConfig, vocab_size: int, run: Path | None = None, start: str | None = None
+) -> BabilongTokenizer:
     """The tokenizer of a model with ``vocab_size`` ids.
 
     A ``small`` one is made once and kept in the folder ``run`` of a training; what was trained with
@@ -54,25 +57,48 @@ def tokenizer(task: BabilongConfig, vocab_size: int, run: Path | None = None) ->
       ConfigError: no files of GPT-2's, a damaged file, a vocabulary that the model has no room for.
     """
     if task.tokenizer == "gpt2":
-        folder = data_folder(task)
-        if folder is None:
-            raise ConfigError(
-                f"task.tokenizer = 'gpt2': needs task.data_dir or {DATA_VARIABLE}, a folder that "
-                "has gpt2-bpe/vocab.json and merges.txt; or 'small', which is trained"
-            )
-        found = gpt2_tokenizer(folder / "gpt2-bpe")
+        found = gpt2_of(data_folder(task))
     elif run is not None:
-        with together():
-            if is_main() and not (run / TOKENIZER_FILE).is_file():
-                made = small_tokenizer(corpus(task, "train"), vocab_size)
-                unfinished = run / f".{TOKENIZER_FILE}"
-                made.save(unfinished)
-                os.replace(unfinished, run / TOKENIZER_FILE)
-        found = load_tokenizer(run / TOKENIZER_FILE)
+        found = kept_tokenizer(
+            run, lambda: small_tokenizer(corpus(task, "train"), vocab_size), start
+        )
     else:
         found = small_tokenizer(corpus(task, "train"), vocab_size)
     found.check_model(vocab_size)
     return found
+
+
+def gpt2_of(folder: Path | None) -> BabilongTokenizer:
+    """GPT-2's tokenizer of a data folder.
+
+    Raises:
+      ConfigError: no folder, or files that are missing or damaged.
+    """
+    if folder is None:
+        raise ConfigError(
+            f"task.tokenizer = 'gpt2': needs task.data_dir or {DATA_VARIABLE}, a folder that "
+            "has gpt2-bpe/vocab.json and merges.txt; or 'small', which is trained"
+        )
+    return gpt2_tokenizer(folder / "gpt2-bpe")
+
+
+def kept_tokenizer(
+    run: Path, make: Callable[[], BabilongTokenizer], start: str | None = None
+) -> BabilongTokenizer:
+    """The tokenizer in the folder of a run, made by the first of its processes where there is none.
+
+    A run that goes on from the parameters of another (the folder ``start``) has that one's.
+
+    Raises:
+      ConfigError: a damaged file, or whatever ``make`` raises.
+    """
+    with together():
+        if is_main() and not (run / TOKENIZER_FILE).is_file():
+            earlier = Path(start or run) / TOKENIZER_FILE
+            unfinished = run / f".{TOKENIZER_FILE}"
+            (load_tokenizer(earlier) if earlier.is_file() else make()).save(unfinished)
+            os.replace(unfinished, run / TOKENIZER_FILE)
+    return load_tokenizer(run / TOKENIZER_FILE)
 
 
 def tokenised_books(

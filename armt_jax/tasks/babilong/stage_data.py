@@ -66,7 +66,8 @@ def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
       ConfigError: data that are missing, or a tokenizer that the model has no room for.
     """
     task, curriculum = config.task, config.curriculum
-    tokenizer = setup.tokenizer(task, config.model.vocab_size, Path(config.workdir))
+    workdir, start = Path(config.workdir), config.tuning.start
+    tokenizer = setup.tokenizer(task, config.model.vocab_size, workdir, start)
     books = setup.tokenised_books(task, "train", tokenizer)
     simulated = task.facts == "simulator"
     sources = [

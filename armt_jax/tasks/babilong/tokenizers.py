@@ -74,6 +74,23 @@ class BabilongTokenizer:
         """Ids of a question or an answer: no leading blank."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts as they are: no leading blank, nothing cut."""
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [one.ids for one in encoded]
+
+    def token_bytes(self) -> np.ndarray:
+        """Bytes of UTF-8 that each id stands for, int64 ``[vocab_size]``.
+
+        The bytes of ``whole(text)`` add up to those of the text: in a byte-level vocabulary every
+        character of an ordinary token's name is one byte. A special token's name is its text.
+        """
+        sizes = np.zeros(self.vocab_size, np.int64)
+        special = self._backend.get_added_tokens_decoder()
+        for name, index in self._backend.get_vocab(with_added_tokens=True).items():
+            sizes[index] = len(name.encode()) if index in special else len(name)
+        return sizes
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-import grain.python as grain
-
-from armt_jax.config import ConfigError
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample, SequenceExample
 from armt_jax.tasks.babilong.sample import sample_rng
-from armt_jax.tasks.stream import TrainStream
-
-_NUM_EXAMPLES = 2**62
+from armt_jax.tasks.stream import NUM_SAMPLES, TrainStream, open_stream
 
 
 class ExampleSource:
@@ -21,7 +16,7 @@ class ExampleSource:
         self._maker, self._stream, self._forked = maker, stream, forked
 
     def __len__(self) -> int:
-        return _NUM_EXAMPLES
+        return NUM_SAMPLES
 
     def __getitem__(self, index: int) -> ForkedExample | SequenceExample:
         rng = sample_rng(self._stream, index)
@@ -49,23 +44,15 @@ def babilong_stream(
     Raises:
       ConfigError: a number out of range, or a batch that the shards do not divide.
     """
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("start", start, 0),
-        ("num_workers", num_workers, 0),
-        ("shard_count", shard_count, 1),
-    ):
-        if value < least:
-            raise ConfigError(f"{name} = {value}: must be at least {least}")
-    if not 0 <= shard_index < shard_count:
-        raise ConfigError(f"shard_index = {shard_index}: must be in [0, {shard_count})")
-    if batch_size % shard_count:
-        raise ConfigError(
-            f"batch_size = {batch_size}: must be a multiple of shard_count = {shard_count}"
-        )
     source = ExampleSource(maker, stream_key(seed, stage), forked)
-    pieces = grain.MapDataset.source(source).batch(batch_size // shard_count, drop_remainder=True)
-    return TrainStream(pieces[shard_index::shard_count], num_workers, start)  # pyright: ignore
+    return open_stream(
+        source,
+        batch_size,
+        start=start,
+        num_workers=num_workers,
+        shard_index=shard_index,
+        shard_count=shard_count,
+    )
 
 
 def stream_key(seed: int, stage: int = 0) -> int:

@@ -1,0 +1,97 @@
+"""Language modelling: which text is read, in which pieces, and how far it is evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from armt_jax.config.babilong import TOKENIZERS
+from armt_jax.config.checks import one_of, positive, require
+
+TASK_NAME = "language_modelling"
+BUILT_IN = "built_in"
+MEMORIES = ("kept", "reset")
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModellingConfig:
+    """Text that is predicted token by token (arXiv 2407.04841, Appendix G).
+
+    ``dataset`` is a folder of ``data_dir`` (None: ``$ARMT_DATA_DIR``) such as ``wikitext-2``, the
+    path of any other folder, or ``built_in``: made-up prose, for runs without data. A split is a
+    file (``train.txt``, ``wiki.train.tokens``), cut at WikiText's titles, or a folder ``train`` of
+    ``.txt`` files, a document each; the others are ``valid`` and ``test``. ``tokenizer`` is
+    ``gpt2`` (files in ``gpt2-bpe`` of the data folder) or ``small``: trained on the training
+    text, with ``model.vocab_size`` entries. Segments have ``segment_size`` tokens. ``memory`` is
+    ``kept`` from segment to segment, or ``reset`` in front of every segment: the control.
+    """
+
+    name: str
+    dataset: str
+    data_dir: str | None
+    tokenizer: str
+    segment_size: int
+    memory: str
+
+    def __post_init__(self) -> None:
+        one_of("task.name", self.name, (TASK_NAME,))
+        require(bool(self.dataset), "task.dataset", self.dataset, "must name a folder of text")
+        one_of("task.tokenizer", self.tokenizer, TOKENIZERS)
+        one_of("task.memory", self.memory, MEMORIES)
+        positive(self, "task", "segment_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModellingCurriculum:
+    """Stages of training, an entry of each tuple a stage: segments of a context, and its steps."""
+
+    num_segments: tuple[int, ...]
+    max_steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        stages = len(self.num_segments)
+        require(stages >= 1, "curriculum.num_segments", self.num_segments, "needs a stage at least")
+        require(
+            len(self.max_steps) == stages,
+            "curriculum.max_steps",
+            self.max_steps,
+            f"needs {stages} entries, one for each of curriculum.num_segments",
+        )
+        for name in ("num_segments", "max_steps"):
+            for index, value in enumerate(getattr(self, name)):
+                require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return len(self.num_segments)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModellingEvaluation:
+    """Contexts of ``num_segments`` segments of the test split; means are from ``first_segment`` on.
+
+    Segments count from 1: ``first_segment = 8`` of 15 is the mean over segments 8 to 15. These are
+    also read with a memory of the last ``horizons`` segments only, one number after the other.
+    ``samples`` is the most contexts that are read, 0 for all of the split.
+    """
+
+    num_segments: int
+    first_segment: int
+    horizons: tuple[int, ...]
+    samples: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        positive(self, "evaluation", "num_segments", "first_segment", "batch_size")
+        first, count = self.first_segment, self.num_segments
+        within = f"must be at most evaluation.num_segments = {count}"
+        require(first <= count, "evaluation.first_segment", first, within)
+        require(self.samples >= 0, "evaluation.samples", self.samples, "must be 0 (all) or more")
+        for index, horizon in enumerate(self.horizons):
+            require(
+                1 <= horizon < first,
+                f"evaluation.horizons[{index}]",
+                horizon,
+                f"must be at least 1, and below evaluation.first_segment = {first}, before which "
+                "there are no more segments",
+            )

@@ -1,0 +1,66 @@
+"""Language modelling as stages of training: contexts of more and more segments."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from armt_jax.config import LanguageModellingExperiment
+from armt_jax.evaluation.next_tokens import NextTokens
+from armt_jax.tasks.language_modelling import setup
+from armt_jax.tasks.language_modelling.contexts import Context, Contexts
+from armt_jax.tasks.language_modelling.stream import context_stream
+from armt_jax.tasks.stage_data import BatchStream
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageModellingData:
+    """``StageData`` of language modelling."""
+
+    label: str
+    training: Contexts
+    held_out: Contexts
+    scoring: NextTokens
+
+    @property
+    def validation_size(self) -> int:
+        """See ``StageData``."""
+        return len(self.held_out)
+
+    def validation(self, samples: int) -> Context:
+        """Contexts of the validation split, spread over all of it."""
+        places = np.linspace(0, len(self.held_out) - 1, samples).round().astype(int)
+        return self.held_out.batch([int(place) for place in places])
+
+    def stream(self, seed: int, batch_size: int, **place: Any) -> BatchStream:
+        """See ``StageData``."""
+        return context_stream(self.training, seed, batch_size, **place)
+
+
+def language_modelling_data(
+    config: LanguageModellingExperiment,
+) -> tuple[LanguageModellingData, ...]:
+    """The stages of a training, with the tokenizer of its folder.
+
+    Raises:
+      ConfigError: text that is missing, or a tokenizer that the model has no room for.
+    """
+    task = config.task
+    vocab_size, start = config.model.vocab_size, config.tuning.start
+    tokenizer = setup.tokenizer(task, vocab_size, config.workdir, start)
+    train, valid = (setup.token_documents(task, split, tokenizer) for split in ("train", "valid"))
+    size = task.segment_size
+    stages = []
+    for count in config.curriculum.num_segments:
+        training, held_out = Contexts(train, count, size), Contexts(valid, count, size)
+        plural = "" if count == 1 else "s"
+        reset = ", memory reset in front of each" if task.memory == "reset" else ""
+        label = (
+            f"{task.dataset}, {len(training):,} contexts of {count} segment{plural} of {size} "
+            f"tokens{reset}"
+        )
+        scoring = NextTokens(reset=task.memory == "reset")
+        stages.append(LanguageModellingData(label, training, held_out, scoring))
+    return tuple(stages)

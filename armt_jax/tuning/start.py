@@ -1,0 +1,100 @@
+"""Parameters that a training starts from: those of another run, or of a Hugging Face model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from armt_jax.config import AnyExperiment, ConfigError, ModelConfig
+from armt_jax.interop import load_hugging_face
+from armt_jax.models.protocol import Params, SegmentModel
+from armt_jax.processes import together
+from armt_jax.sharding.rules import leaf_names
+from armt_jax.training.checkpoints import BEST, Checkpoints
+from armt_jax.training.state import TrainState, abstract_state, create_state
+from armt_jax.training.workdir import read_config
+from armt_jax.tuning.groups import LORA, MEMORY, tuned_optimizer
+from armt_jax.tuning.model import plain_params, tuned_model
+
+_LISTED = 6  # differing parameters that an error names, of more it says how many
+
+
+def start_params(folder: str, config: ModelConfig, fresh: Params) -> Params:
+    """``fresh`` parameters of ``config`` with all that ``folder`` has in their place.
+
+    Memory and low-rank factors may be missing in the folder and then stay fresh.
+
+    Raises:
+      ConfigError: no run or model, or parameters that are missing, left over or of another shape.
+    """
+    found = dict(leaf_names(_load(Path(folder), config)))
+    differing, placed = [], []
+    for name, leaf in leaf_names(fresh):
+        there = found.pop(name, None)
+        if there is not None and there.shape == leaf.shape:
+            # As the fresh one is: in its dtype, and on its devices.
+            placed.append(jax.device_put(there.astype(leaf.dtype), leaf.sharding))
+        elif there is None and (MEMORY.fullmatch(name) or LORA.fullmatch(name)):
+            placed.append(leaf)
+        else:
+            shape = "missing" if there is None else f"{list(there.shape)}"
+            differing.append(f"{name} is {shape} there, {list(leaf.shape)} here")
+    differing += [f"{name} is left over" for name in found if not MEMORY.fullmatch(name)]
+    if differing:
+        more = len(differing) - _LISTED
+        listed = differing[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
+        raise ConfigError(
+            f"tuning.start = {folder!r}: must hold this model's parameters; {'; '.join(listed)}"
+        )
+    return jax.tree.unflatten(jax.tree.structure(fresh), placed)
+
+
+def start_state(
+    config: AnyExperiment,
+    model: SegmentModel,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | None,
+) -> TrainState:
+    """The state before the first step: fresh, or with the parameters of ``tuning.start``.
+
+    Raises:
+      ConfigError: as ``start_params``.
+    """
+    state = create_state(model, optimizer, config.seed, mesh)
+    if config.tuning.start is None:
+        return state
+    with together():
+        params = start_params(config.tuning.start, config.model, state.params)
+    return state._replace(params=params)
+
+
+def _load(folder: Path, config: ModelConfig) -> Any:
+    kind = _kind(folder)
+    if kind == "run":
+        run = read_config(folder)
+        model = tuned_model(run.model, run.tuning)
+        template = abstract_state(model, tuned_optimizer(run.optimizer, run.tuning))
+        found = Checkpoints(folder / "checkpoints", read_only=True).restore(
+            template, BEST, warn=lambda text: print(text, file=sys.stderr)
+        )
+        if found is None:
+            raise ConfigError(f"tuning.start = {str(folder)!r}: has no checkpoint yet")
+        return plain_params(run, found.state.params)
+    return load_hugging_face(folder, num_mem_tokens=config.num_mem_tokens, d_mem=config.d_mem)[0]
+
+
+def _kind(folder: Path) -> str:
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"tuning.start = {str(folder)!r}: must be the folder of a run or of a Hugging Face "
+            "model, with its config.json"
+        ) from None
+    return "run" if isinstance(values, dict) and "curriculum" in values else "hugging_face"
