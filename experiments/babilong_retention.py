@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from armt_jax.config import BabilongExperiment, ConfigError
-from armt_jax.evaluation.babilong import babilong_reader
 from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.evaluation.retention import Retained, make_stories, measure_retention
+from armt_jax.models import create_model
+from armt_jax.streaming import fast_reader
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
 from armt_jax.training.workdir import read_config
@@ -99,7 +100,7 @@ def _measure(
     with reading_progress() as progress:
         bar = progress.add_task("tokens", total=total)
         for row in measure_retention(
-            babilong_reader(config, params),
+            fast_reader(create_model(config.model), params, size),
             tokenizer,
             contexts,
             asked,

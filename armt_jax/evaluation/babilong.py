@@ -11,10 +11,9 @@ from armt_jax.config import BabilongConfig, BabilongExperiment, ConfigError
 from armt_jax.evaluation.answers import greedy_answers
 from armt_jax.evaluation.babilong_results import Answer, AnswerFile
 from armt_jax.evaluation.long_contexts import read_contexts
-from armt_jax.models import ARMT, create_model
+from armt_jax.models import create_model
 from armt_jax.models.protocol import Params
-from armt_jax.sharding import context_mesh
-from armt_jax.streaming import StreamReader
+from armt_jax.streaming import fast_reader
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.babi import Question
 from armt_jax.tasks.babilong.evaluation_sets import (
@@ -32,10 +31,6 @@ from armt_jax.tasks.babilong.sample import BabilongSample, tokens_of_length
 ANSWER_TOKENS = 16
 # A context this long is worth keeping half-read.
 _SNAPSHOT_FROM = 2_000_000
-# Tokens of each context that one call of the compiled program reads: so many that calls cost
-# nothing.
-_BLOCK_TOKENS = 32_768
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -85,7 +80,7 @@ class BabilongEvaluator:
         self.file = AnswerFile(folder / "babilong_answers.jsonl")
         tokenizer = setup.tokenizer(config.task, config.model.vocab_size, Path(config.workdir))
         self.books = setup.tokenised_books(config.task, "test", tokenizer)
-        self._reader = babilong_reader(config, params)
+        self._reader = fast_reader(self.model, params, config.task.segment_size)
 
     def answers(self, length: str, samples: int) -> list[Answer]:
         """All answers at one length, those that are in the file already and new ones.
@@ -147,21 +142,6 @@ class BabilongEvaluator:
             stop_token=tokenizer.end_id,
         )
         return [tokenizer.decode_answer(ids) for (ids,) in answers]
-
-
-def babilong_reader(config: BabilongExperiment, params: Params) -> StreamReader:
-    """A reader with the tokens of a segment shared out over two devices, where the model can."""
-    model = create_model(config.model)
-    devices = min(2, jax.local_device_count())
-    can_share = isinstance(model, ARMT) and config.model.n_layer >= 2 * devices - 1
-    segment = config.task.segment_size
-    return StreamReader(
-        model,
-        params,
-        segment_size=segment,
-        block_segments=max(1, _BLOCK_TOKENS // segment),
-        mesh=context_mesh(devices) if devices > 1 and can_share else None,
-    )
 
 
 def _that_fit(

@@ -12,12 +12,10 @@ import jax
 import numpy as np
 
 from armt_jax.config import ConfigError
-from armt_jax.models import ARMT
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.reading.documents import encoded
 from armt_jax.reading.forms import TextForm
-from armt_jax.sharding import context_mesh
-from armt_jax.streaming import StreamReader
+from armt_jax.streaming import StreamReader, fast_reader
 
 # Tokens that one call of the compiled program reads: so many that calls cost little, so few that
 # a slow model still says how far it is.
@@ -51,17 +49,7 @@ class ReadingModel:
     @functools.cached_property
     def reader(self) -> StreamReader:
         """The reader of texts; over two devices where there are two and the model can."""
-        devices = min(2, jax.local_device_count())
-        layers = self.model.config.n_layer
-        can_share = isinstance(self.model, ARMT) and layers >= 2 * devices - 1
-        can_share = can_share and self.segment_size >= devices
-        return StreamReader(
-            self.model,
-            self.params,
-            segment_size=self.segment_size,
-            block_segments=max(1, _BLOCK_TOKENS // self.segment_size),
-            mesh=context_mesh(devices) if devices > 1 and can_share else None,
-        )
+        return fast_reader(self.model, self.params, self.segment_size, _BLOCK_TOKENS)
 
     @functools.cached_property
     def parameters_digest(self) -> str:
