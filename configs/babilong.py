@@ -9,14 +9,15 @@ value can be replaced: ``--config.model.rule=armt --config.seed=1``. ``ARMT_DATA
 ``gpt2-bpe``; without books: ``--config.task.noise=built_in``, clearly second best.
 
 Preset    Model                    Trains on                               Cost
-default   4 x 128, from scratch    simulated stories, 16 segments of 64    2 CPU cores, not finished
+default   4 x 64, from scratch     simulated stories, 8 segments of 64     one CPU core, 68 minutes
 paper     GPT-2 small with ARMT    bAbI files, 32 segments of 512          GPUs (not run here)
 tiny      1 x 32                   4 segments, 16 steps                    2 CPU cores, a smoke run
 
-The default first learns to look up: four segments with one fact each and nothing else. A model that
-starts among noise answers with the latest place, and stays there. **Not there yet**: several facts
-in one segment are told apart in 0.8 of the questions only, and no run has reached the last stage
-(``BUILD_NOTES.md``, "Training on BABILong").
+The default first learns to bind and to look up among invented names, without noise: a model that
+starts with bAbI's four people, or among noise, answers with the latest place and stays there
+(``BUILD_NOTES.md``, "Training on BABILong"). The last stage also penalises what noise changes in
+the memory. Measured on qa1 (seed 0, 2,050 steps, ``results/babilong_qa1.json``): 98 of 100 test
+questions right at 1,024 tokens, 99 at 4k, 96 at 64k.
 Training asks everything that a story can answer; qa6 to qa20 have no simulator and are trained on
 bAbI's files, one question a context. ``paper`` has the paper's curriculum (Appendix C), optimizer
 and sizes, but asks in a segment of its own and starts from random weights.
