@@ -1,0 +1,31 @@
+"""The checkpoint that comes with the repository answers what its README says it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from armt_jax.reading import Memory, load_reading_model
+from armt_jax.tasks.babilong.books import GeneratedBooks
+
+FOLDER = Path(__file__).parents[2] / "checkpoints" / "babilong_qa1"
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+def test_questions_about_a_text_are_answered() -> None:
+    model = load_reading_model(FOLDER)
+    sentences = GeneratedBooks("test").text(0)[:6_000].split(". ")
+    told = ("Mary went to the garden", "John moved to the kitchen", "Mary journeyed to the office")
+    for place, fact in zip((10, 40, 70), told, strict=True):
+        sentences.insert(place, fact)
+    memory = Memory(model).read(". ".join(sentences))
+    assert memory.ask(["Where is Mary?", "Where is John?"]) == ["office", "kitchen"]
+
+
+def test_it_is_small_and_holds_no_paths() -> None:
+    files = sorted(path.name for path in FOLDER.iterdir())
+    assert files == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 8_000_000
+    assert "/" not in (FOLDER / "config.json").read_text().replace("<|/", "")
