@@ -1,7 +1,7 @@
 r"""How many stored facts a run's memory loses while it reads noise.
 
     python -m experiments.babilong_retention --workdir=runs/babilong_qa1 \
-        --segments=100,1000,10000,100000 --contexts=30
+        --noise_after=100,1000,10000,100000 --stories=30
 
 Stories of the official test questions, told in the first segments; then noise of unseen books and
 nothing else. After each number of noise segments everything that the stories answer is asked again.
@@ -41,8 +41,8 @@ SCHEMA = "armt_jax.retention"
 SCHEMA_VERSION = 1
 FILE_NAME = "retention.json"
 
-_SEGMENTS = flags.DEFINE_string("segments", "100,1000,10000", "Noise segments, ascending.")
-_CONTEXTS = flags.DEFINE_integer("contexts", 30, "Stories, read side by side.", lower_bound=1)
+_SEGMENTS = flags.DEFINE_string("noise_after", "100,1000,10000", "Noise segments, ascending.")
+_CONTEXTS = flags.DEFINE_integer("stories", 30, "Stories, read side by side.", lower_bound=1)
 _STORY = flags.DEFINE_integer("story_segments", 16, "Segments of a story.", lower_bound=1)
 _STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, best, or a step.")
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
             f"--workdir = {str(folder)!r}: must be a run of BABILong, not {config.name}"
         )
     config = dataclasses.replace(config, workdir=str(folder))
-    segments = numbers("segments", _SEGMENTS.value)
+    segments = numbers("noise_after", _SEGMENTS.value)
     found = restore(config, folder, which_checkpoint(folder, _STEP.value))
     rows = _measure(config, found.state.params, found.step, segments)
     about = {

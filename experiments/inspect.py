@@ -32,7 +32,9 @@ from experiments.command_line import parse_flags
 from experiments.reading_flags import DOCUMENT, QUESTION, load_document, load_model
 from experiments.shared_flags import OUT
 
-_SEGMENTS = flags.DEFINE_integer("segments", 48, "Segments of the document that are looked at.")
+_SEGMENTS = flags.DEFINE_integer(
+    "most_segments", 48, "Segments of the document that are looked at."
+)
 _NOISE = flags.DEFINE_integer("noise_segments", 1024, "Segments read behind the fact at most.")
 _FACT = flags.DEFINE_string("fact", None, "A fact, read as a segment in front of the document.")
 _ANSWER = flags.DEFINE_string("answer", None, "The right answer, whose probability is taken.")
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> None:
     if not DOCUMENT.value:
         raise ConfigError("--document: must name a text to read")
     for name, least, value in (
-        ("segments", 1, _SEGMENTS.value),
+        ("most_segments", 1, _SEGMENTS.value),
         ("noise_segments", 0, _NOISE.value),
     ):
         if value < least:

@@ -1,6 +1,6 @@
 """One run of a sweep, in a process of its own: ``experiments.sweep`` starts it, nobody else.
 
-    python -m experiments.sweep_run --cell=FOLDER/cell.json
+    python -m experiments.sweep_run --cell_file=FOLDER/cell.json
 
 A run that crashes, diverges or runs out of memory takes nothing with it. It goes on from its last
 checkpoint; one whose training is finished is only evaluated again, at further lengths.
@@ -34,7 +34,7 @@ from experiments.train import train_and_evaluate
 BUSY = 75  # EX_TEMPFAIL: another process has this run
 CELL = "cell.json"
 _CELL_FILE = flags.DEFINE_string(
-    "cell", None, "The run's cell.json, as experiments.sweep wrote it."
+    "cell_file", None, "The run's cell.json, as experiments.sweep wrote it."
 )
 
 
@@ -43,7 +43,9 @@ def main(argv: list[str]) -> None:
     flags.FLAGS(argv)
     path = Path(_CELL_FILE.value or "")
     if not path.is_file():
-        raise ConfigError(f"--cell = {str(path)!r}: must be a file that experiments.sweep wrote")
+        raise ConfigError(
+            f"--cell_file = {str(path)!r}: must be a file that experiments.sweep wrote"
+        )
     values = json.loads(path.read_text(encoding="utf-8"))
     with locked(path.parent):
         run_cell(values)

@@ -120,7 +120,7 @@ class Stopped(Exception):  # noqa: N818 (no error: the sweep was asked to stop)
 
 def start(cell_file: Path, log: Any) -> subprocess.Popen[bytes]:
     """The process of a cell, with a session of its own: Ctrl-C reaches it once, through us."""
-    command = [sys.executable, "-m", "experiments.sweep_run", f"--cell={cell_file}"]
+    command = [sys.executable, "-m", "experiments.sweep_run", f"--cell_file={cell_file}"]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )

@@ -105,6 +105,7 @@ def test_sgemm_peak_and_memory_are_positive() -> None:
     assert machine.peak_memory_bytes() > 2**20
 
 
+@pytest.mark.slow
 def test_train_step_prints_one_json_line_last() -> None:
     command = [sys.executable, "-m", "benchmarks.train_step", "--pairs=2", "--batch=2"]
     done = subprocess.run(
@@ -116,6 +117,7 @@ def test_train_step_prints_one_json_line_last() -> None:
         assert result[name] > 0, name
 
 
+@pytest.mark.slow
 def test_stream_prints_one_json_line_last() -> None:
     sizes = ["--model=small_bytes", "--segment=8", "--block=2", "--blocks=2", "--json"]
     command = [sys.executable, "-m", "benchmarks.stream", *sizes]

@@ -111,13 +111,13 @@ def _gradients(family: str, backbone: str, axes: tuple[tuple[str, int], ...]) ->
 @pytest.mark.parametrize(
     ("family", "backbone", "axes"),
     [
-        ("rmt_r", "gpt2", (("fsdp", 2), ("tensor", 2))),
+        pytest.param("rmt_r", "gpt2", (("fsdp", 2), ("tensor", 2)), marks=pytest.mark.slow),
         pytest.param("prmt", "gpt2", (("fsdp", 2), ("stage", 2)), marks=pytest.mark.slow),
         pytest.param(
             "transformer", "gpt_neox", (("fsdp", 2), ("tensor", 2)), marks=pytest.mark.slow
         ),
         pytest.param("rmt", "gpt2", (("fsdp", 2), ("tensor", 2)), marks=pytest.mark.slow),
-        pytest.param("prmt", "gpt_neox", (("tensor", 2),), marks=pytest.mark.slow),
+        ("prmt", "gpt_neox", (("tensor", 2),)),
     ],
 )
 def test_gradients_on_a_mesh_are_those_of_one_device(

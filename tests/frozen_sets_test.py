@@ -177,7 +177,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, small_sets)
 def test_a_set_of_another_size_is_refused(tmp_path, small_sets, monkeypatch):
     load_frozen(TASK, "test", tmp_path)
     monkeypatch.setitem(frozen_sets._SIZES, "test", 20)
-    with pytest.raises(ConfigError, match=r"is damaged \(30 contexts in test\)"):
+    with pytest.raises(ConfigError, match=r"is damaged \(30 records in test\)"):
         load_frozen(TASK, "test", tmp_path)
 
 

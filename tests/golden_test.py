@@ -18,6 +18,7 @@ from armt_jax.models import Segment
 from armt_jax.recurrence.segmenting import segment_lengths
 from tests.golden_files import Golden, names
 
+
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
 SINGLE: dict[str, Any] = {"rtol": 0.0, "atol": 2e-4}
 ARMT = names("armt_")
@@ -58,6 +59,7 @@ def _load(golden: Golden):
     return model, load_official(golden.group("param"), golden.model_config)
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.usefixtures("x64")
 @each_model("rmt_gpt2", "prmt_gpt2", "prmt_neox")
 def test_float64_values_and_gradients(name: str) -> None:
@@ -145,6 +147,7 @@ def test_float64_generation_scores(name: str) -> None:
     np.testing.assert_allclose(scores, golden["scores"], **EXACT)
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", names("traj_armt_"))
 def test_adamw_trajectory(name: str) -> None:

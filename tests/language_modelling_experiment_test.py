@@ -91,7 +91,7 @@ def test_every_family_has_the_same_configuration(family: str) -> None:
 @pytest.mark.parametrize(
     ("group", "field", "value", "message"),
     [
-        ("task", "name", "lm", "task.name = 'lm': must be one of babilong, language_modelling"),
+        ("task", "name", "lm", "task.name = 'lm': must be one of babilong, mqar, "),
         ("task", "memory", "half", "task.memory = 'half': must be one of kept, reset"),
         ("task", "tokenizer", "bytes", "task.tokenizer = 'bytes': must be one of gpt2, small"),
         ("task", "segment_size", 0, "task.segment_size = 0: must be at least 1"),

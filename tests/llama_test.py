@@ -101,6 +101,7 @@ def test_schedules_agree_in_value_and_gradient(schedule: str) -> None:
     assert_close(run(params, schedule), run(params, "sequential"), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_two_devices_hand_on_shared_keys() -> None:
     (model, params), _ = two_models()

@@ -57,6 +57,7 @@ def test_means_are_those_of_loops_over_real_segments() -> None:
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_segments_that_repeat_write_the_same_keys_where_nothing_is_recalled() -> None:
     params = MODEL.init(jax.random.key(0))  # W_V = 0: memories stay empty
     tokens = jnp.tile(random_tokens(MODEL, 2, 1, 4), (1, 3, 1))

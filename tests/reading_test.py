@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from armt_jax.config import from_config_dict
-from armt_jax.evaluation import scoring
 from armt_jax.evaluation.scoring import Reading
+from armt_jax.recurrence import passing
 from armt_jax.training import loop
 from armt_jax.training.step import accumulate_gradients
 from tests.config_values import changed
@@ -31,7 +31,7 @@ def test_queries_train_the_last_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a loop with ``stop_gradient`` after two of the four segments."""
     scores, grads = _gradients(Reading("auto", "none", 2))
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "run_segments", by_hand)
+        patch.setattr(passing, "run_segments", by_hand)
         expected = _gradients(Reading("a loop", "none", 2))
         whole_scores, whole = _gradients(Reading("a loop"))
     assert_close((scores, grads), expected, 1e-10)

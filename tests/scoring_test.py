@@ -103,7 +103,9 @@ PASSAGES = (1, 2)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("schedule", ["sequential", "chunked"])
+@pytest.mark.parametrize(
+    "schedule", ["sequential", pytest.param("chunked", marks=pytest.mark.slow)]
+)
 def test_passages_count_in_the_value_and_not_in_the_gradient(schedule: str) -> None:
     """As reading with three parameters: two constants around the ones that are trained."""
     batch = marked(draw_batch(3))

@@ -24,6 +24,8 @@ from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import create_state, parameter_names, reset_optimizer
 from armt_jax.training.step import accumulate_gradients, jit_train_step
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 MODEL = create_model(
     ModelConfig(n_layer=2, n_head=2, d_model=16, d_mem=4, num_mem_tokens=2, n_positions=16)
 )
@@ -112,7 +114,7 @@ def test_padding_pairs_and_padding_queries_count_for_nothing() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("pieces", [2, 4])
+@pytest.mark.parametrize("pieces", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_accumulation_equals_the_undivided_batch(pieces: int) -> None:
     params, batch = busy_params(), draw_batch(8)
     per_piece = batch.query_mask.reshape(pieces, -1).sum(axis=1)

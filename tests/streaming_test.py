@@ -17,6 +17,8 @@ from armt_jax.models import ARMT
 from armt_jax.streaming import StreamReader, StreamState, load_stream, save_stream
 from tests.small_models import lively_params, small_model
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 BATCH, SEGMENT = 2, 3
 LENGTH = 8 * SEGMENT + 2  # the last segment is short
 
@@ -61,6 +63,7 @@ def test_any_cut_gives_the_memory_of_the_whole_text_from_one_compilation(backbon
         assert program._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_layers_too_many_to_unroll_and_wrapped_positions() -> None:
     model = small_model(n_layer=7, wrap_pos=True)

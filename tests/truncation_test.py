@@ -144,6 +144,7 @@ def test_only_the_last_window_is_differentiated() -> None:
         assert found(whole) == [(S, False), (S, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_sliding_window_ends_at_a_border_too() -> None:
     """Its mask and length are no numbers to differentiate; its keys are detached anyway."""

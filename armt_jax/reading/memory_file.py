@@ -149,10 +149,15 @@ def _read(path: Path, where: str) -> tuple[dict[str, str], dict[str, np.ndarray]
     return about, arrays
 
 
+def _as_json(config: ModelConfig) -> dict[str, Any]:
+    """Settings as the file has them: lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
 def _check_model(about: Mapping[str, str], model: ReadingModel, where: str) -> None:
     # A file of a version whose models had fewer settings has the defaults of the others.
-    stored = {**dataclasses.asdict(ModelConfig()), **json.loads(about["model"])}
-    ours = dataclasses.asdict(model.model.config)
+    stored = {**_as_json(ModelConfig()), **json.loads(about["model"])}
+    ours = _as_json(model.model.config)
     differing = [
         f"model.{name} = {stored.get(name)!r} there, {ours.get(name)!r} here"
         for name in sorted(stored.keys() | ours.keys())

@@ -102,10 +102,15 @@ class Trainer:
         self.batched = batched(self.mesh)
         self.share = share_of(self.batched, config.train.batch_size)
         self._programs: dict[Scoring, tuple[Callable[..., Any], Evaluator]] = {}
+        self._use(self.stages[0])
 
     def step(self, state: TrainState, batch: Any, rate: Any) -> tuple[TrainState, StepMetrics]:
         """One step of the current stage."""
         return self._use(self.stages[self.position.stage])[0](state, batch, rate)
+
+    def evaluator(self, params: Any, samples: Any) -> tuple[int, int]:
+        """Right answers and questions of ``samples``, by the current stage."""
+        return self._use(self.stages[self.position.stage])[1](params, samples)
 
     def _use(self, stage: Stage) -> tuple[Callable[..., Any], Evaluator]:
         """Step and evaluator of a stage: a program of each is made once for every scoring."""
@@ -241,8 +246,7 @@ class Trainer:
 
     def _evaluate(self, stage: Stage) -> float:
         started = time.monotonic()
-        evaluator = self._use(stage)[1]
-        correct, total = evaluator(self.state.params, self._validation)
+        correct, total = self.evaluator(self.state.params, self._validation)
         self.metrics.write(
             self.position.step,
             {

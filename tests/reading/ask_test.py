@@ -193,7 +193,7 @@ def test_inspect_writes_pictures_and_numbers(
     checkpoint: str, book: Path, tmp_path: Path, command: Any
 ) -> None:
     out = tmp_path / "seen"
-    arguments = (checkpoint, f"--document={book}", f"--out={out}", "--segments=3")
+    arguments = (checkpoint, f"--document={book}", f"--out={out}", "--most_segments=3")
     more = ("--fact=Mary went to the garden.", "--question=Where is Mary?", "--answer=garden")
     code, text, err = command(inspect, *arguments, *more)
     assert code == 0, err
