@@ -18,7 +18,6 @@ from armt_jax.models import Segment
 from armt_jax.recurrence.segmenting import segment_lengths
 from tests.golden_files import Golden, names
 
-
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
 SINGLE: dict[str, Any] = {"rtol": 0.0, "atol": 2e-4}
 ARMT = names("armt_")
