@@ -42,7 +42,7 @@ def _generator(model: ARMT, **kwargs: Any):
     [
         ("armt", "gpt2"),
         ("armt", "gpt_neox"),
-        ("prmt", "gpt_neox"),
+        pytest.param("prmt", "gpt_neox", marks=pytest.mark.slow),
         pytest.param("rmt_r", "gpt2", marks=pytest.mark.slow),
         ("transformer", "gpt2"),
         pytest.param("rmt", "gpt_neox", marks=pytest.mark.slow),

@@ -28,6 +28,7 @@ def spread(params: Params, *path: str) -> float:
     return float(np.std(np.asarray(leaf)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "share"), [("gpt2", 0.25), ("gpt_neox", 1.0)])
 def test_without_scales_the_projections_are_the_backbones(backbone: str, share: float) -> None:
     params = params_of(backbone)

@@ -84,6 +84,7 @@ def test_generation_caches_shared_keys() -> None:
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("schedule", [pytest.param("chunked", marks=pytest.mark.slow), "diagonal"])
 def test_schedules_agree_in_value_and_gradient(schedule: str) -> None:

@@ -102,6 +102,7 @@ def test_a_reset_is_the_recurrences_reset_in_values_and_gradients() -> None:
     assert abs(float(kept) - float(expected[0])) > 1e-3, "the memory should matter here"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_padding_says_nothing_and_pieces_add_up() -> None:
     params = lively_params(MODEL)

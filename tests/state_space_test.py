@@ -188,6 +188,7 @@ def test_greedy_text_equals_reading_everything_again(family: str) -> None:
     np.testing.assert_array_equal(ids, text[:, 7:])
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize("remat", ["none", pytest.param("segment", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("x64")
@@ -232,6 +233,7 @@ def test_states_and_logits_stay_float32_in_bfloat16(family: str) -> None:
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_fresh_model_reads_and_has_a_gradient(family: str) -> None:
     """As initialised, a long segment in chunks of the usual size."""

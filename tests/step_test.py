@@ -146,6 +146,7 @@ def test_steps_learn_one_batch_by_heart_with_one_compilation() -> None:
     assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
 
 
+@pytest.mark.slow
 def test_a_rate_of_zero_changes_no_parameter() -> None:
     before = create_state(MODEL, OPTIMIZER, seed=0)
     kept = jax.device_get(before.params)

@@ -117,6 +117,7 @@ def test_frozen_parameters_are_bit_identical_after_steps_and_have_no_moments(
     assert len(moments) == len(trained)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_factor_multiplies_the_rate_of_its_group() -> None:
     factors = {"groups": (r"embed\.wte", r"layers\..*"), "factors": (0.25, 3.0)}
