@@ -29,6 +29,18 @@ DATA_SETS = (
 )
 
 
+# Single cases of many: which of them is long is seen when all are timed, not where they are made.
+SLOW_CASES = frozenset((pathlib.Path(__file__).parent / "slow_cases.txt").read_text().split())
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of ``slow_cases.txt`` as slow."""
+    for item in items:
+        if item.nodeid in SLOW_CASES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
     """The folder of real data that ``ARMT_DATA_DIR`` names; the test skips where there is none."""

@@ -164,3 +164,9 @@ def test_no_tracked_file_names_a_place_on_one_machine():
         if place.search(line)
     ]
     assert not found
+
+
+def test_slow_cases_are_tests_that_there_are() -> None:
+    for line in (ROOT / "tests" / "slow_cases.txt").read_text().splitlines():
+        file, _, case = line.partition("::")
+        assert f"def {case.partition('[')[0]}(" in (ROOT / file).read_text(), line
