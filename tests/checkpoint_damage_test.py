@@ -172,7 +172,8 @@ def test_killed_while_saving_again_and_again(tmp_path: Path) -> None:
                 time.sleep(moment)
             finally:
                 process.kill()
-            rest = process.communicate()[0].split()
+            rest = process.stdout.read().split()  # through the buffer that the lines came from
+            process.communicate()
             said = int(rest[-1]) if rest else int(first) + 1
             found, warnings = restore(tmp_path / str(index))
             assert found is not None

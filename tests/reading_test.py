@@ -10,7 +10,7 @@ import pytest
 from armt_jax.config import from_config_dict
 from armt_jax.evaluation.scoring import Reading
 from armt_jax.recurrence import passing
-from armt_jax.training import loop
+from armt_jax.training import loop, programs
 from armt_jax.training.step import accumulate_gradients
 from tests.config_values import changed
 from tests.small_models import assert_close, quick_jit
@@ -63,7 +63,7 @@ def test_settings_reach_the_training_step(
     def stop(*args: Any) -> None:
         raise _ReachedError(*args)
 
-    monkeypatch.setattr(loop, "jit_train_step", stop)
+    monkeypatch.setattr(programs, "jit_train_step", stop)
     config = from_config_dict(changed(f"train.{field}", value))
     folder = loop.Workdir(config)
     folder.checkpoints = tmp_path / "checkpoints"

@@ -52,7 +52,7 @@ def run_segments(
 
     Args:
       model, params, state: see ``SegmentModel``.
-      segments: stacked along axis 0; a row of a segment without any token leaves its memory alone.
+      segments: stacked along axis 0; a row without any token leaves its memory alone.
       schedule: ``sequential``, which every model has; ``chunked``: faster to train, for ARMT
         without a sliding window; ``diagonal``: all layers at once on different segments, for models
         with a memory in each layer; ``pipeline``: the same over the devices of ``mesh``;
@@ -60,23 +60,22 @@ def run_segments(
         ``choose_schedule``.
       remat: ``none``; ``segment``: recompute each segment (each step of ``diagonal`` and
         ``pipeline``) in the backward pass, keeping only what goes from one to the next; ``sqrt``:
-        keep even that for about every ``sqrt(s)``-th only (``remat_scan``). ``chunked`` recomputes
-        segments in any case and keeps one state per chunk: ``none`` and ``segment`` are the same
-        there, ``sqrt`` goes by chunks.
+        keep even that for about every ``sqrt(s)``-th only (``remat_scan``). ``chunked`` always
+        recomputes segments and keeps one state per chunk: there ``sqrt`` goes by chunks.
       bptt: gradients flow within windows of so many segments, counted from the first one, and the
         state goes on between them as a value; 0: through the whole text. Where only the final
         state counts (``need_hidden=False``) that is the last window: everything before it is read
         without a gradient, in constant memory.
       need_hidden: False where only the final state matters.
-      reset: ``[s, b]`` bool: where True, the row's memory becomes the empty one before the segment,
-        so that texts can follow each other in one row. Not for ``chunked``.
+      reset: ``[s, b]`` bool, True where a row's memory is emptied before the segment, so that texts
+        can follow each other in one row. Not for ``chunked``.
       mesh: of the pipeline, with an axis ``stage``; the other schedules do not look at it.
 
     Returns:
       The state after the last segment, and hidden states ``[s, b, t, d]`` (None if not needed).
 
     Raises:
-      ConfigError: a schedule that there is not, or that this model, state or mesh cannot have.
+      ConfigError: a schedule that there is not, or that model, state or mesh cannot have.
     """
     _check_options(schedule, remat, bptt)
     reset = _checked_reset(reset, segments)
@@ -88,9 +87,8 @@ def run_segments(
     # A state that has read something already makes the text longer: its own concern.
     model.config.check_text(segments.tokens.shape[0] * segments.tokens.shape[2])
     options: dict[str, Any] = {"need_hidden": need_hidden, "mesh": mesh}
-    first = last_window(segments.tokens.shape[0], bptt)
-    if first and not need_hidden:
-        # Gradients of the final state end there.
+    first = 0 if need_hidden else last_window(segments.tokens.shape[0], bptt)
+    if first:  # gradients of the final state end there
         before, segments, early, reset = _split(segments, reset, first)
         fixed = lax.stop_gradient((params, state))
         state = lax.stop_gradient(_run(schedule, model, *fixed, before, reset=early, **options)[0])

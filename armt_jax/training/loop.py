@@ -10,15 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from armt_jax.config import AnyExperiment, ConfigError
-from armt_jax.evaluation.evaluate import Evaluator
-from armt_jax.evaluation.scoring import Reading, Scoring
 from armt_jax.processes import (
     StopVote,
     connect,
@@ -40,20 +37,20 @@ from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.meter import Meter
 from armt_jax.training.metrics import MetricsWriter, NoMetrics
 from armt_jax.training.optimizer import learning_rate
+from armt_jax.training.programs import StagePrograms
 from armt_jax.training.progress import ProgressDisplay, Status
 from armt_jax.training.state import (
     TrainState,
     abstract_state,
     reset_optimizer,
 )
-from armt_jax.training.step import StepMetrics, jit_train_step
+from armt_jax.training.step import StepMetrics
 from armt_jax.training.workdir import Workdir
 from armt_jax.tuning import (
     show_parameters,
     start_state,
     tuned_model,
     tuned_optimizer,
-    tuned_scoring,
 )
 
 
@@ -101,30 +98,16 @@ class Trainer:
         self.mesh = create_mesh(config.mesh, config.train.batch_size // accum)
         self.batched = batched(self.mesh)
         self.share = share_of(self.batched, config.train.batch_size)
-        self._programs: dict[Scoring, tuple[Callable[..., Any], Evaluator]] = {}
-        self._use(self.stages[0])
+        self._programs = StagePrograms(config, self.model, self.optimizer, self.mesh)
+        self._programs.of(self.stages[0])  # what cannot be made is said before anything is read
 
     def step(self, state: TrainState, batch: Any, rate: Any) -> tuple[TrainState, StepMetrics]:
         """One step of the current stage."""
-        return self._use(self.stages[self.position.stage])[0](state, batch, rate)
+        return self._programs.of(self.stages[self.position.stage]).step(state, batch, rate)
 
     def evaluator(self, params: Any, samples: Any) -> tuple[int, int]:
         """Right answers and questions of ``samples``, by the current stage."""
-        return self._use(self.stages[self.position.stage])[1](params, samples)
-
-    def _use(self, stage: Stage) -> tuple[Callable[..., Any], Evaluator]:
-        """Step and evaluator of a stage: a program of each is made once for every scoring."""
-        scoring = tuned_scoring(stage.data.scoring, self.config.tuning)
-        if scoring not in self._programs:
-            train = self.config.train
-            reading = Reading(train.schedule, train.remat, train.bptt)
-            step = jit_train_step(
-                self.model, self.optimizer, scoring, train.grad_accum, self.mesh, reading
-            )
-            batch_size = min(self.config.evaluation.batch_size, train.eval_samples)
-            evaluator = Evaluator(self.model, scoring, batch_size, self.mesh)
-            self._programs[scoring] = step, evaluator
-        return self._programs[scoring]
+        return self._programs.of(self.stages[self.position.stage]).evaluate(params, samples)
 
     @property
     def seconds(self) -> float:
