@@ -17,7 +17,7 @@ import pytest
 
 from armt_jax.config import ConfigError, ExperimentConfig
 from armt_jax.evaluation.evaluate import Evaluator
-from armt_jax.training import loop
+from armt_jax.training import loop, programs
 from armt_jax.training.divergence import NonFiniteError
 from armt_jax.training.interruption import Interrupted
 from armt_jax.training.loop import Trainer, TrainResult
@@ -35,8 +35,8 @@ def compile_once() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(loop, "tuned_model", functools.cache(loop.tuned_model))
     patch.setattr(loop, "tuned_optimizer", functools.cache(loop.tuned_optimizer))
-    patch.setattr(loop, "jit_train_step", functools.cache(loop.jit_train_step))
-    patch.setattr(loop, "Evaluator", functools.cache(Evaluator))
+    patch.setattr(programs, "jit_train_step", functools.cache(programs.jit_train_step))
+    patch.setattr(programs, "Evaluator", functools.cache(Evaluator))
     jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile
     yield
     jax.config.update("jax_disable_most_optimizations", False)
