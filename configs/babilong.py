@@ -26,6 +26,7 @@ and sizes, but asks in a segment of its own and starts from random weights.
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from armt_jax.config import ConfigError
 from armt_jax.config.babilong import BABI_TASKS, SIMULATED_TASKS
@@ -73,7 +74,7 @@ def _default(task: str) -> dict[str, Any]:
         "task": {
             "name": "babilong",
             "task": task,
-            "data_dir": None,
+            "data_dir": config_dict.placeholder(str),
             "facts": "simulator" if task in SIMULATED_TASKS else "babi",
             "noise": "books",
             "tokenizer": "small",
@@ -89,6 +90,7 @@ def _default(task: str) -> dict[str, Any]:
             "noise_before": (0,) * 9,
             "noise_behind": (0,) * 8 + (8,),
             "drift_weight": (0.0,) * 8 + (0.3,),
+            "gate_weight": (0.0,) * 9,
             "max_steps": (1500, 1500, 600, 800, 800, 800, 1500, 600, 200),
             "target": (0.98, 0.98, 0.85, 0.97, 0.97, 0.97, 0.98, 0.97, 1.1),
             "num_queries": 0,
@@ -127,6 +129,7 @@ def _paper(task: str) -> dict[str, Any]:
             "noise_before": (0,) * 6,
             "noise_behind": (0,) * 6,
             "drift_weight": (0.0,) * 6,
+            "gate_weight": (0.0,) * 6,
             "max_steps": (10_000,) * 6,
             "target": (1.0,) * 6,
             "num_queries": 1,
@@ -150,6 +153,7 @@ def _tiny(task: str) -> dict[str, Any]:
             "noise_before": (0, 2),
             "noise_behind": (0, 3),
             "drift_weight": (0.0, 0.1),
+            "gate_weight": (0.0, 0.1),
             "max_steps": (8, 8),
             "target": (0.99, 0.99),
         },

@@ -53,9 +53,6 @@ def tiny(folder: Path, **task: Any) -> BabilongExperiment:
     return config
 
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-
 @pytest.fixture(autouse=True)
 def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
@@ -90,6 +87,8 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "names", [1, 0], r"curriculum.names\[0\] = 1: must be 0, or at least"),
         ("curriculum", "noise_before", [0, -1], r"noise_before\[1\] = -1: must be 0 or more"),
         ("curriculum", "drift_weight", [0.1, 0.1], r"drift_weight\[0\] = 0.1: must be 0, or"),
+        ("curriculum", "gate_weight", [0.0, -0.1], r"gate_weight\[1\] = -0.1: must be 0, or"),
+        ("model", "family", "rmt", r"gate_weight = \(0.0, 0.1\): must be all 0 with .* 'rmt'"),
         ("curriculum", "segment_size", [0, 200], "segment length = 200: must be at most"),
         ("evaluation", "lengths", ["4 k"], r"evaluation.lengths\[0\] = '4 k': must be a number"),
     ],

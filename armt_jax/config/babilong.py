@@ -64,8 +64,9 @@ class BabilongCurriculum:
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. ``drift_weight``
-    times the relative change that those behind make in the memory is added to the loss: a gate that
-    reaches 0 learns to be shut on noise, whatever few errors that would mend within the context.
+    times the relative change that those behind make in the memory is added to the loss, and
+    ``gate_weight`` times how far they open its write gates (``recurrence/gates.py``): noise learns
+    to leave the memory alone, whatever few errors that would mend within the context.
     ``num_queries`` is the number of questions asked per context, 0 for all that it can answer.
     """
 
@@ -78,6 +79,7 @@ class BabilongCurriculum:
     noise_before: tuple[int, ...]
     noise_behind: tuple[int, ...]
     drift_weight: tuple[float, ...]
+    gate_weight: tuple[float, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
@@ -119,13 +121,16 @@ class BabilongCurriculum:
             f"must be 0, or at least curriculum.max_facts[{index}] = {most}, which with "
             f"curriculum.facts_per_segment[{index}] must be above 0 then",
         )
-        drift, behind = self.drift_weight[index], self.noise_behind[index]
-        require(
-            drift == 0 or (drift > 0 and behind > 0),
-            f"curriculum.drift_weight[{index}]",
-            drift,
-            f"must be 0, or positive with curriculum.noise_behind[{index}] (= {behind}) above 0",
-        )
+        behind = self.noise_behind[index]
+        for name in ("drift_weight", "gate_weight"):
+            weight = getattr(self, name)[index]
+            require(
+                weight == 0 or (weight > 0 and behind > 0),
+                f"curriculum.{name}[{index}]",
+                weight,
+                f"must be 0, or positive with curriculum.noise_behind[{index}] (= {behind}) above "
+                "0",
+            )
         noise, target = self.noise[index], self.target[index]
         require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
         require(target > 0, f"curriculum.target[{index}]", target, "must be positive")

@@ -24,6 +24,7 @@ from armt_jax.evaluation.exact_match import (
 )
 from armt_jax.models.protocol import Params, Segment, SegmentModel
 from armt_jax.recurrence import run_segments
+from armt_jax.recurrence.gates import open_gates
 from armt_jax.recurrence.passing import read_with_passages
 from armt_jax.recurrence.stages import read_and_ask
 from armt_jax.sharding import STAGE
@@ -112,14 +113,15 @@ class MarkedAnswer:
     the most of them that a query has: logits exist at so many positions of each. ``query_mask``
     ``[b, q, u]`` has no token in a row that is no query. The first ``before`` and the last
     ``behind`` segments of every context are read without a gradient (``recurrence.passing``), and
-    ``drift_weight`` times the change that these last ones make in the memory is added to the loss
-    of every scored token.
+    ``drift_weight`` times the change that these last ones make in the memory, and ``gate_weight``
+    times how far they open its gates, is added to the loss of every scored token.
     """
 
     longest: int
     before: int = 0
     behind: int = 0
     drift_weight: float = 0.0
+    gate_weight: float = 0.0
 
     def count(self, batch: Any) -> jax.Array:
         """See ``Scoring``."""
@@ -134,8 +136,8 @@ class MarkedAnswer:
         stages: int = 1,
     ) -> Scores:
         """See ``Scoring``: contexts ``[b, n, t]``, queries ``[b, q, u]``."""
-        passages = _Passages(self.before, self.behind, self.drift_weight > 0)
-        hidden, counted, drift = _ask(model, params, batch, reading, stages, passages)
+        passages = _Passages(self.before, self.behind, self.drift_weight, self.gate_weight)
+        hidden, counted, unrest = _ask(model, params, batch, reading, stages, passages)
         last = batch.queries.shape[-1] - 2  # the last position that predicts a token
         first = jnp.argmax(batch.loss_mask, axis=-1)[:, :, None]
         wanted = first + jnp.arange(self.longest)[None, None]
@@ -144,16 +146,17 @@ class MarkedAnswer:
         targets = jnp.take_along_axis(batch.queries, place + 1, axis=-1)
         at_place = jnp.take_along_axis(hidden, place[..., None], axis=2)
         scores = _scores(model, params, at_place, targets, marked & counted[:, :, None])
-        extra = self.drift_weight * drift * self.count(batch)
+        extra = unrest * self.count(batch)
         return scores._replace(loss=scores.loss + extra.astype(scores.loss.dtype))
 
 
 class _Passages(NamedTuple):
-    """Segments before and behind those that give a gradient; whether their drift counts."""
+    """Segments before and behind those that give a gradient; what counts of the latter."""
 
     before: int = 0
     behind: int = 0
-    need_drift: bool = False
+    drift_weight: float = 0.0
+    gate_weight: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +203,7 @@ def _ask(
     stages: int,
     passages: _Passages = _Passages(),  # noqa: B008 (a value that nobody can change)
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Hidden states ``[b, q, t, d]`` of the queries, which queries count, and the drift.
+    """Hidden states ``[b, q, t, d]`` of the queries, which queries count, and the passages' loss.
 
     ``context_mask`` is of segments ``[b, n]`` or of tokens ``[b, n, t]``: what is padding leaves
     the memory alone. So is ``query_mask``, of queries or of their tokens: a query that is padding
@@ -225,17 +228,22 @@ def _ask(
         hidden = read_and_ask(model, stages, params, segments, asked, *how)
         return hidden, counted & (lax.axis_index(STAGE) == stages - 1), jnp.zeros(())
     state = model.init_state(batch.context.shape[0])
-    state, drift = read_with_passages(
+    state, unrest = read_with_passages(
         model,
         params,
         state,
         segments,
         passages.before,
         passages.behind,
-        need_drift=passages.need_drift,
+        need_drift=passages.drift_weight > 0,
         **reading._asdict(),
     )
-    return model.ask(params, state, asked), counted, drift
+    unrest *= passages.drift_weight
+    if passages.gate_weight:
+        noise = jax.tree.map(lambda leaf: leaf[-passages.behind :], segments)
+        gates = open_gates(model, params, lax.stop_gradient(state), noise)
+        unrest += passages.gate_weight * gates
+    return model.ask(params, state, asked), counted, unrest
 
 
 def _scores(

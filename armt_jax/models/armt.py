@@ -110,6 +110,19 @@ class ARMT(ArmtLayer):
         """As ``step``, without hidden states: the last layer computes its memory tokens only."""
         return self._read(params, state, segment, self.config.num_mem_tokens)[0]
 
+    def gate_logits(self, params: Params, state: ArmtState, segment: Segment) -> jax.Array:
+        """The logits ``[l, b, m]`` of the gates that a segment would write with; writes nothing."""
+        x, context = self.embed(params, segment)
+        count = self.config.num_mem_tokens
+
+        def layer(x: jax.Array, scanned: Any, last: int | None) -> tuple[jax.Array, jax.Array]:
+            params_l, memory = scanned
+            x, _ = self.apply_block(params_l, self.recall(params_l, memory, x), context, None, last)
+            return x, self.gate_logits_of(params_l, x[:, -count:])
+
+        memories = associative.MemoryState(*state[:3])
+        return run_layers(layer, x, params["layers"], memories, count)[1]
+
     def _read(
         self, params: Params, state: ArmtState, segment: Segment, last: int | None
     ) -> tuple[ArmtState, jax.Array]:

@@ -54,6 +54,13 @@ class ArmtLayer(BlockModel):
         return k, v, associative.gate(self.rule, logits)
 
     @at_model_precision
+    def gate_logits_of(self, params_l: Params, m: jax.Array) -> jax.Array:
+        """What the write gates of memory tokens ``m [b, m, d]`` are made of: ``[b, m]``."""
+        projections = MemoryProjections(self.config)
+        out: Any = projections.apply({"params": params_l["memory"]}, m, method="write")
+        return out[2]
+
+    @at_model_precision
     def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:
         """``x + y``: positions ``x [b, n, d]`` with what they recall added (Eq. 4)."""
         phi_q = associative.features(self.rule, self.query(params_l, x), self.config.nu)

@@ -124,7 +124,8 @@ def _stage(
     label = f"{task.task}, {num_segments} segment{plural} of {segment_size} tokens{facts}{dense}"
     if before or behind:
         label += f", up to {before} of noise before and {behind} behind"
-    scoring = MarkedAnswer(sizes.answer, before, behind, curriculum.drift_weight[index])
+    weights = curriculum.drift_weight[index], curriculum.gate_weight[index]
+    scoring = MarkedAnswer(sizes.answer, before, behind, *weights)
     return BabilongData(label, training, validation, scoring)
 
 
