@@ -11,6 +11,8 @@ up within minutes (measured: ``BUILD_NOTES.md``, "Learning to look up"):
 
 from typing import Any
 
+from ml_collections import config_dict
+
 
 def default() -> dict[str, Any]:
     """The paper's model size (Appendix E), GPT-2 blocks, and a recipe for two CPU cores."""
@@ -21,7 +23,7 @@ def default() -> dict[str, Any]:
         "train": _train(),
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "stage": 1},
         "tuning": {
-            "start": None,
+            "start": config_dict.placeholder(str),
             "trains": "all",
             "lora_rank": 8,
             "lora_scale": 1.0,
@@ -39,7 +41,7 @@ def _model() -> dict[str, Any]:
         "backbone": "gpt2",
         "n_layer": 4,
         "n_head": 4,
-        "n_kv_head": None,
+        "n_kv_head": config_dict.placeholder(int),
         "d_model": 128,
         "vocab_size": 128,
         "n_positions": 64,
@@ -53,7 +55,7 @@ def _model() -> dict[str, Any]:
         "rotary_base": 10000.0,
         "layer_norm_eps": 1e-5,
         "d_ff": 512,
-        "tie_embeddings": None,
+        "tie_embeddings": config_dict.placeholder(bool),
         "initializer_range": 0.088,
         "attention_init_scale": 1.0,
         "position_init_scale": 0.2,

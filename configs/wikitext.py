@@ -26,6 +26,7 @@ about 11 minutes of one core's time, by the speed of 60 steps.
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from armt_jax.config import ConfigError
 from configs import associative_retrieval as base
@@ -64,7 +65,7 @@ def _default() -> dict[str, Any]:
         "task": {
             "name": "language_modelling",
             "dataset": "wikitext-2",
-            "data_dir": None,
+            "data_dir": config_dict.placeholder(str),
             "tokenizer": "small",
             "segment_size": 32,
             "memory": "kept",
@@ -109,7 +110,7 @@ def _paper() -> dict[str, Any]:
             "num_mem_tokens": 10,
             "d_mem": 64,
             "initializer_range": 0.02,
-            "attention_init_scale": None,
+            "attention_init_scale": config_dict.placeholder(float),
             "position_init_scale": 1.0,
         },
         "optimizer": {

@@ -7,6 +7,8 @@ import types
 from typing import Any
 
 import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from armt_jax.config import ConfigError, ExperimentConfig, from_config_dict
 from configs import ar_remember, ar_rewrite
@@ -72,3 +74,42 @@ def test_paper_recipe_of_remember() -> None:
 def test_a_file_and_its_module_say_the_same() -> None:
     loaded = load_config("configs/ar_rewrite.py:tiny")
     assert loaded.to_dict() == ar_rewrite.get_config("tiny").to_dict()
+
+
+UNSET = [
+    ("ar_remember", "tuning.start", "runs/other"),
+    ("ar_remember", "model.n_kv_head", 2),
+    ("ar_remember", "model.tie_embeddings", True),
+    ("babilong:qa1", "task.data_dir", "data"),
+    ("wikitext", "task.data_dir", "data"),
+    ("wikitext:paper", "model.tie_embeddings", False),
+    ("wikitext:paper", "model.attention_init_scale", 0.5),
+]
+
+
+def test_every_value_that_is_none_has_a_type_and_is_named_below() -> None:
+    """One without a type cannot be given on the command line: ``--config.tuning.start=...``."""
+    unset = set()
+    for name in ("ar_remember", "babilong:qa1", "wikitext", "wikitext:paper", "mqar"):
+        file, _, variant = name.partition(":")
+        config = load_config(f"configs/{file}.py" + (f":{variant}" if variant else ""))
+        for group in config.values():
+            if isinstance(group, ConfigDict):
+                for field in group:
+                    if group[field] is None:
+                        assert group.get_ref(field).get_type() is not type(None), (name, field)
+                        unset.add(field)
+    assert unset == {field.split(".")[1] for _, field, _ in UNSET}
+
+
+@pytest.mark.parametrize(("name", "field", "value"), UNSET)
+def test_a_value_that_is_none_is_given_on_the_command_line(
+    name: str, field: str, value: object
+) -> None:
+    file, _, variant = name.partition(":")
+    config = load_config(f"configs/{file}.py" + (f":{variant}" if variant else ""))
+    holder, words = flags.FlagValues(), ["main", f"--config.{field}={value}"]
+    config_flags.DEFINE_config_dict("config", config, flag_values=holder, sys_argv=words)
+    holder(words)
+    group, _, key = field.partition(".")
+    assert holder.config[group][key] == value
