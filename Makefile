@@ -77,9 +77,9 @@ test: lint ## Lint, type-check and run the tests, without the slow ones
 	@echo "== Tests (without the slow ones)"
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(PYTEST_ARGS)
 
-test-all: lint ## The same with the slow tests
+test-all: lint ## The same with the slow tests, programs compiled as users compile them
 	@echo "== Tests (all)"
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: install ## Check formatting, lint and types
 	@echo "== Formatting"

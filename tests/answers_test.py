@@ -14,8 +14,6 @@ from armt_jax.evaluation.answers import greedy_answers
 from armt_jax.recurrence import run_segments
 from tests.small_models import lively_params, random_tokens, segments_of, small_model
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 MODEL = small_model(n_layer=1)
 PARAMS = lively_params(MODEL)
 TEXT = random_tokens(MODEL, 2, 3, 5)  # 2 segments of 3 texts

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 # Figures are drawn without a screen; matplotlib reads this at its first import.
 os.environ["MPLBACKEND"] = "Agg"
 
+# Programs are compiled without most optimisations, here and in the processes that tests start: half
+# the time. make test-all compiles them as users do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import jax
 import pytest
 from absl import flags
@@ -58,11 +62,3 @@ def x64() -> Iterator[None]:
     """Float64 for one test: ``jax.enable_x64`` restores float32 when the test ends."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture
-def quickly_compiled() -> Iterator[None]:
-    """For tests that look at values and at no speeds: programs are compiled in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

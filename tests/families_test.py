@@ -47,7 +47,6 @@ def _tiny(folder: Path, family: str) -> ExperimentConfig:
     )
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize(
     "family", ["rmt", *(pytest.param(f, marks=pytest.mark.slow) for f in BLOCK_FAMILIES[1:])]
 )

@@ -210,7 +210,6 @@ def test_table_2_is_derived_by_its_thresholds(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("model", table2.MODELS)
 def test_segments_of_every_model_reach_the_next_one(model: str) -> None:
     assert table2._segmentation(model).mark == "✓"

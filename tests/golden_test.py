@@ -58,7 +58,6 @@ def _load(golden: Golden):
     return model, load_official(golden.group("param"), golden.model_config)
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.usefixtures("x64")
 @each_model("rmt_gpt2", "prmt_gpt2", "prmt_neox")
 def test_float64_values_and_gradients(name: str) -> None:
@@ -146,7 +145,6 @@ def test_float64_generation_scores(name: str) -> None:
     np.testing.assert_allclose(scores, golden["scores"], **EXACT)
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", names("traj_armt_"))
 def test_adamw_trajectory(name: str) -> None:

@@ -9,8 +9,6 @@ import pytest
 from armt_jax import ModelConfig, create_model
 from armt_jax.models import Params
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 SIZES = {"d_model": 128, "n_layer": 8, "num_mem_tokens": 32, "initializer_range": 0.05}
 ATTENTION = {"gpt2": ("attn", "c_proj"), "gpt_neox": ("attention", "dense")}
 MLP = {"gpt2": ("mlp", "c_proj"), "gpt_neox": ("mlp", "dense_4h_to_h")}

@@ -179,7 +179,6 @@ def test_a_run_that_starts_from_another_has_its_tokenizer(tmp_path: Path) -> Non
     assert taken == first != own
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("memory", ["kept", pytest.param("reset", marks=pytest.mark.slow)])
 def test_a_run_trains_evaluates_and_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], memory: str

@@ -60,7 +60,6 @@ def test_updates_leave_the_values_of_the_other_layers_at_zero(name: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quickly_compiled")
 def test_only_the_chosen_layers_learn_to_store() -> None:
     model = create_model(CONFIG)
     settings = {**VALID["optimizer"], "name": "muon", "weight_decay": 0.1}
@@ -93,7 +92,6 @@ def noisy_params(config: ModelConfig) -> Any:
     return jax.tree.map(lambda x: (0.3 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize(
     "rule", ["armt", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("delta", "linear"))]
 )

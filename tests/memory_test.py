@@ -14,8 +14,6 @@ from armt_jax.memory import FEATURE_MAPS, PRESETS, MemoryRule, associative, dpfp
 from tests.golden_files import Golden
 from tests.memory_oracle import STEP, read_text
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 SEGMENTS, TOKENS, M, D, D_MEM, NU = 4, 5, 3, 6, 4, 3
 
 

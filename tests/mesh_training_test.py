@@ -29,8 +29,6 @@ from tests.mesh_cases import (
 )
 from tests.small_models import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 Axes = dict[str, int]
 EIGHT = {"data": 2, "fsdp": 2, "tensor": 2}
 DEEP = {"fsdp": 2, "tensor": 2, "stage": 2}

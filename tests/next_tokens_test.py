@@ -156,7 +156,6 @@ def read() -> dict[str, SegmentSums]:
     }
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 def test_sums_are_of_every_context_whatever_the_batch() -> None:
     sums = read()
     batch, params = whole_batch(), lively_params(MODEL)
@@ -171,7 +170,6 @@ def test_sums_are_of_every_context_whatever_the_batch() -> None:
     np.testing.assert_allclose(some.nats, sums["kept"].nats[[0, 3, 6]], rtol=1e-4)
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 def test_a_horizon_is_a_text_that_begins_so_many_segments_earlier() -> None:
     sums, batch, params = read(), whole_batch(), lively_params(MODEL)
     found = sums["last 1"]
@@ -186,7 +184,6 @@ def test_a_horizon_is_a_text_that_begins_so_many_segments_earlier() -> None:
         assert np.abs(sums[name].nats[:, 1] - sums["kept"].nats[:, 3]).max() > 1e-3
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 def test_means_bits_and_gains_are_their_definitions() -> None:
     sums = read()
     kept, reset = (sums[name].part(2, 4) for name in ("kept", "reset"))

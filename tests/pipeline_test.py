@@ -30,8 +30,6 @@ from tests.layerwise_cases import (
 )
 from tests.small_models import assert_close, small_model
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.mark.usefixtures("x64")
 def test_pipeline_equals_diagonal() -> None:

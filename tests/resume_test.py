@@ -37,9 +37,7 @@ def compile_once() -> Iterator[None]:
     patch.setattr(loop, "tuned_optimizer", functools.cache(loop.tuned_optimizer))
     patch.setattr(programs, "jit_train_step", functools.cache(programs.jit_train_step))
     patch.setattr(programs, "Evaluator", functools.cache(Evaluator))
-    jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     patch.undo()
 
 

@@ -20,8 +20,6 @@ from armt_jax.training.step import jit_train_step
 from tests.small_models import assert_close
 from tests.step_test import MODEL, OPTIMIZER, TASK, busy_params, draw_batch
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 def _mesh(devices: int) -> jax.sharding.Mesh:
     return create_mesh(MeshConfig(data=devices, fsdp=1, tensor=1, stage=1), devices)

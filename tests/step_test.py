@@ -24,8 +24,6 @@ from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import create_state, parameter_names, reset_optimizer
 from armt_jax.training.step import accumulate_gradients, jit_train_step
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 MODEL = create_model(
     ModelConfig(n_layer=2, n_head=2, d_model=16, d_mem=4, num_mem_tokens=2, n_positions=16)
 )

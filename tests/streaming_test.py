@@ -17,8 +17,6 @@ from armt_jax.models import ARMT
 from armt_jax.streaming import StreamReader, StreamState, load_stream, save_stream
 from tests.small_models import lively_params, small_model
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 BATCH, SEGMENT = 2, 3
 LENGTH = 8 * SEGMENT + 2  # the last segment is short
 

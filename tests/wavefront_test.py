@@ -18,8 +18,6 @@ from armt_jax.sharding import context_mesh, data_mesh
 from armt_jax.streaming import StreamReader, load_stream, save_stream
 from tests.small_models import lively_params, small_model
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 BATCH = 2
 
 

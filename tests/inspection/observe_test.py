@@ -37,7 +37,7 @@ SLOW = [
 RULES = ["armt", *SLOW]
 SEGMENTS, SIZE = 3, 5
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 class Case(NamedTuple):

@@ -18,8 +18,6 @@ from armt_jax.training.interruption import SignalWatch
 from experiments import ask, errors, export, inspect
 from tests.reading.cases import QUESTIONS, TEXT
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture(scope="module")
 def checkpoint(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:

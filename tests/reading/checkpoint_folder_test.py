@@ -21,8 +21,6 @@ from tests.hf_files import about, write_folder
 from tests.reading.cases import QUESTIONS, TEXT, bits, tiny_experiment, tokenizer
 from tests.reading.documents_test import plain_tokenizer
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture(scope="module")
 def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,8 +15,6 @@ from armt_jax.reading import BabilongForm, Memory, PlainForm, ReadingModel
 from armt_jax.streaming import save_stream
 from tests.reading.cases import QUESTIONS, SEGMENT, TEXT, bits, reading_model, tokenizer
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

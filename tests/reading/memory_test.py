@@ -38,9 +38,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PIECE", 100)
 
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-
 @functools.cache
 def writer(model: ReadingModel) -> Callable[[Any, Any], Any]:
     return quick_jit(functools.partial(model.model.write, model.params))

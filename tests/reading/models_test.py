@@ -23,8 +23,6 @@ from tests.reading.cases import (
 )
 from tests.small_models import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["rmt", "transformer", "delta_net"])

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from armt_jax.reading import Memory, load_reading_model
 from armt_jax.tasks.babilong.books import GeneratedBooks
 
 FOLDER = Path(__file__).parents[2] / "checkpoints" / "babilong_qa1"
-
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def test_questions_about_a_text_are_answered() -> None:

@@ -173,7 +173,6 @@ def test_training_batches_depend_on_seed_and_stage_and_go_on_anywhere() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quickly_compiled")
 def test_answers_in_a_text_are_scored_where_they_are_asked() -> None:
     config = mqar_config.get_config("tiny")
     model = create_model(from_config_dict(config).model)
