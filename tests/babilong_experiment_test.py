@@ -115,6 +115,12 @@ def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     assert isinstance(first.data, BabilongData)
     assert first.label == "qa1, 2 segments of 48 tokens, at most 2 facts, up to 2 in each"
     assert second.label == ("qa1, 4 segments of 48 tokens, up to 2 of noise before and 3 behind")
+    assert first.data.maker.noise_choices == 1
+    assert isinstance(second.data, BabilongData)
+    for maker in (second.data.maker, second.data.validation_maker):
+        assert maker.noise_choices == 4
+        assert maker.likeness is not None
+    assert (second.data.scoring.drift_weight, second.data.scoring.gate_weight) == (0.1, 0.1)
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
     stream = first.data.stream(0, 16, **place)
     batch = next(stream)

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 # Figures are drawn without a screen; matplotlib reads this at its first import.
 os.environ["MPLBACKEND"] = "Agg"
 
-# Programs are compiled without most optimisations, here and in the processes that tests start: half
-# the time. make test-all compiles them as users do.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Programs are compiled as fast as may be, here and in the processes that tests start: without most
+# optimisations, and on CPU with XLA's older emitters, which halves the time. make test-all compiles
+# them as users do.
+if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
+    flag = "--xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 import jax
 import pytest

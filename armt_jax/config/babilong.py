@@ -63,7 +63,8 @@ class BabilongCurriculum:
     segment apart is learnt there (``tasks/babilong/invented.py``).
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
-    context's own length comes into the loss. ``num_segments`` does not count them. ``drift_weight``
+    context's own length comes into the loss. ``num_segments`` does not count them. Each of those
+    behind is the likest to facts of 1 to ``noise_choices`` random ones. ``drift_weight``
     times the relative change that those behind make in the memory is added to the loss, and
     ``gate_weight`` times how far they open its write gates (``recurrence/gates.py``): noise learns
     to leave the memory alone, whatever few errors that would mend within the context.
@@ -78,6 +79,7 @@ class BabilongCurriculum:
     names: tuple[int, ...]
     noise_before: tuple[int, ...]
     noise_behind: tuple[int, ...]
+    noise_choices: tuple[int, ...]
     drift_weight: tuple[float, ...]
     gate_weight: tuple[float, ...]
     max_steps: tuple[int, ...]
@@ -106,7 +108,8 @@ class BabilongCurriculum:
         )
 
     def _check_stage(self, index: int) -> None:
-        least = {"num_segments": 1, "max_steps": 1, "segment_size": 0, "max_facts": 0}
+        least = dict.fromkeys(("num_segments", "max_steps", "noise_choices"), 1)
+        least |= {"segment_size": 0, "max_facts": 0}
         least |= dict.fromkeys(("facts_per_segment", "names", "noise_before", "noise_behind"), 0)
         for name, bound in least.items():
             value = getattr(self, name)[index]

@@ -26,6 +26,7 @@ from armt_jax.tasks.babilong.babi import Question
 from armt_jax.tasks.babilong.dense_contexts import Segments, spread, write_densely
 from armt_jax.tasks.babilong.events import SIMULATED_TASKS
 from armt_jax.tasks.babilong.invented import fact_counts, invented_moves
+from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.tasks.babilong.questions import QuestionSource
 from armt_jax.tasks.babilong.sample import (
@@ -95,6 +96,7 @@ class ExampleMaker:
         many names between them (``invented``), at most ``max_facts``.
       noise_before, noise_behind: segments more of forked contexts, in front and behind, of which
         a random number holds noise and the others are padding.
+      likeness, noise_choices: each segment behind is chosen among so many at most (``surround``).
 
     Raises:
       ConfigError: a size below 1.
@@ -114,6 +116,8 @@ class ExampleMaker:
     names: int = 0
     noise_before: int = 0
     noise_behind: int = 0
+    likeness: FactLikeness | None = None
+    noise_choices: int = 1
 
     def __post_init__(self) -> None:
         for name in ("max_segments", "segment_size", "num_queries", "query_size"):
@@ -145,6 +149,8 @@ class ExampleMaker:
                 (0 if self.random_segments else most, most)
                 for most in (self.noise_before, self.noise_behind)
             ),
+            likeness=self.likeness,
+            choices=self.noise_choices,
         )
         return ForkedExample(context, mask, queries, query_mask, loss_mask)
 

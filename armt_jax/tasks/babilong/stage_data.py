@@ -13,6 +13,7 @@ from armt_jax.config import BabilongExperiment
 from armt_jax.evaluation.scoring import MarkedAnswer
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
+from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.tasks.babilong.questions import QuestionSource, training_questions
 from armt_jax.tasks.babilong.sample import make_query, sample_rng
@@ -76,8 +77,12 @@ def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
     ]
     sizes = query_sizes(tokenizer, sources[0], curriculum.num_queries)
     config.model.check_segment(sizes.query)
+    likeness = None
+    if max(curriculum.noise_choices) > 1:
+        likeness = FactLikeness(sources[0], books)
     return tuple(
-        _stage(config, books, sources, sizes, index) for index in range(curriculum.num_stages)
+        _stage(config, books, sources, sizes, likeness, index)
+        for index in range(curriculum.num_stages)
     )
 
 
@@ -86,6 +91,7 @@ def _stage(
     books: TokenisedBooks,
     sources: list[QuestionSource],
     sizes: QuerySizes,
+    likeness: FactLikeness | None,
     index: int,
 ) -> BabilongData:
     task, curriculum = config.task, config.curriculum
@@ -111,6 +117,8 @@ def _stage(
             names=names,
             noise_before=before,
             noise_behind=behind,
+            likeness=likeness,
+            noise_choices=curriculum.noise_choices[index],
         )
         for source, count, random_segments in (
             (sources[0], most, curriculum.random_num_segments),

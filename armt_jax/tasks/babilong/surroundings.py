@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from armt_jax.tasks.babilong.likeness import FactLikeness, likest_segment
 from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
 
 
@@ -14,6 +15,8 @@ def surround(
     rng: np.random.Generator,
     before: tuple[int, int],
     behind: tuple[int, int],
+    likeness: FactLikeness | None = None,
+    choices: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A context between segments of noise, next to which they stand; padding is outermost.
 
@@ -24,6 +27,7 @@ def surround(
       rng: all that is random. Nothing is drawn where there is no room.
       before: the least and the most segments in front, uniformly; there is room for the most.
       behind: the same of what follows.
+      likeness, choices: each segment behind is the likest to facts of 1 to ``choices`` random ones.
 
     Returns:
       Context int32 and mask bool, both ``[before + s + behind, t]``.
@@ -36,6 +40,9 @@ def surround(
         masks.insert(0, np.roll(full, unused, axis=0))
     if behind[1]:
         noise, full = _noise(books, behind, context.shape[1], rng)
+        if likeness is not None and choices > 1:
+            for index in np.flatnonzero(full[:, 0]):
+                noise[index] = likest_segment(books, likeness, context.shape[1], choices, rng)
         contexts.append(noise)
         masks.append(full)
     return np.concatenate(contexts), np.concatenate(masks)

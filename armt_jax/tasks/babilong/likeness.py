@@ -1,0 +1,65 @@
+"""Which noise looks like facts: what a memory must learn to leave out is rare in books.
+
+A book says "Daniel" or "garden" once in thousands of sentences, and those are the ones that open a
+write gate. A segment that is the likest to facts of many random ones shows a training such text in
+every batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
+from armt_jax.tasks.babilong.questions import QuestionSource
+from armt_jax.tasks.babilong.sample import sample_rng
+
+_STORIES = 1_000
+_NOISE_TOKENS = 300_000
+# Of no training example, whose streams are named by seeds below 2**63.
+_STREAM = 2**63 + 11
+
+
+class FactLikeness:
+    """How many words of facts a text has, each counted once, by how rare it is elsewhere.
+
+    A token of facts weighs ``log(p / q)``: its share of their tokens, over that of noise (with one
+    more of each there, so that none is 0); those that noise has more often weigh nothing.
+    """
+
+    def __init__(self, questions: QuestionSource, books: TokenisedBooks) -> None:
+        tokenizer = books.tokenizer
+        rng = sample_rng(_STREAM, 0)
+        noise = draw_passage(books, _NOISE_TOKENS, rng).read(0, _NOISE_TOKENS)
+        told = [
+            ids
+            for index in range(min(questions.num_questions, _STORIES))
+            for ids in tokenizer.facts(questions.question(index).facts)
+        ]
+        size = tokenizer.vocab_size
+        of_facts = np.bincount(np.concatenate(told), minlength=size)
+        of_noise = np.bincount(noise, minlength=size) + 1.0
+        ratio = (of_facts / of_facts.sum()) / (of_noise / of_noise.sum())
+        self.weights = np.log(np.maximum(ratio, 1.0))
+
+    def scores(self, segments: np.ndarray) -> np.ndarray:
+        """Of segments of ids ``[n, t]``: float64 ``[n]``."""
+        ordered = np.sort(segments, axis=1)
+        first = np.ones(ordered.shape, bool)
+        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        return np.sum(self.weights[ordered] * first, axis=1)
+
+
+def likest_segment(
+    books: TokenisedBooks,
+    likeness: FactLikeness,
+    size: int,
+    most: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Ids ``[size]``: of 1 to ``most`` segments in a row, the one that is the likest to facts.
+
+    How many there are to choose from is drawn uniformly, so that usual noise is among it as well.
+    """
+    count = int(rng.integers(1, most, endpoint=True))
+    passage = draw_passage(books, count * size, rng).read(0, count * size).reshape(count, size)
+    return passage[int(np.argmax(likeness.scores(passage)))]
