@@ -1,4 +1,4 @@
-"""Generation: the cache against reading everything again, and how the next token is chosen."""
+"""Generation: the cache against reading everything again, and what a request may be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import armt_jax
 from armt_jax import ConfigError
-from armt_jax.generation import Sampling, generate_with_scores, sample_token
+from armt_jax.generation import generate_with_scores
 from armt_jax.models import ARMT
 from tests.small_models import (
     lively_params,
@@ -81,53 +81,6 @@ def test_generate_is_the_text_of_generate_with_scores() -> None:
     params, tokens = lively_params(model), random_tokens(model, 2, SIZE)
     ids = armt_jax.generate(model, params, tokens, segment_size=SIZE, max_new_tokens=NEW)
     np.testing.assert_array_equal(ids, _generator(model)(params, tokens)[0])
-
-
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        Sampling(temperature=1e-6),
-        Sampling(temperature=1e-44),
-        Sampling(temperature=2.0, top_k=1),
-        Sampling(temperature=2.0, top_p=1e-6),
-    ],
-)
-def test_limits_of_sampling_are_greedy(sampling: Sampling) -> None:
-    logits = jax.random.normal(jax.random.key(0), (500, 9))
-    chosen = sample_token(logits, jax.random.key(1), sampling)
-    np.testing.assert_array_equal(chosen, sample_token(logits, jax.random.key(2), Sampling()))
-    np.testing.assert_array_equal(chosen, np.argmax(logits, axis=-1))
-
-
-@pytest.mark.parametrize(
-    ("sampling", "kept"),
-    [
-        (Sampling(temperature=1.0), [0, 1, 2]),
-        (Sampling(temperature=0.5), [0, 1, 2]),
-        (Sampling(temperature=3.0), [0, 1, 2]),
-        (Sampling(temperature=1.0, top_k=2), [0, 2]),
-        (Sampling(temperature=1.0, top_k=3), [0, 1, 2]),
-        (Sampling(temperature=1.0, top_k=50), [0, 1, 2]),
-        # Probabilities are 0.5, 0.2, 0.3: two tokens are needed for 0.6, all for 0.9.
-        (Sampling(temperature=1.0, top_p=0.6), [0, 2]),
-        (Sampling(temperature=1.0, top_p=0.9), [0, 1, 2]),
-        (Sampling(temperature=1.0, top_p=0.4), [0]),
-        # The nucleus is that of the tempered probabilities 0.66, 0.11, 0.24.
-        (Sampling(temperature=0.5, top_p=0.6), [0]),
-        # And of those that top_k leaves, 0.625 and 0.375.
-        (Sampling(temperature=1.0, top_k=2, top_p=0.6), [0]),
-    ],
-)
-def test_samples_are_distributed_as_the_softmax(sampling: Sampling, kept: list[int]) -> None:
-    draws = 20_000
-    probabilities = np.array([0.5, 0.2, 0.3])
-    logits = jnp.broadcast_to(jnp.log(jnp.asarray(probabilities)), (draws, 3)) + 7.0
-    counts = np.bincount(sample_token(logits, jax.random.key(3), sampling), minlength=3)
-    weights = probabilities[kept] ** (1 / sampling.temperature)
-    expected = draws * weights / weights.sum()
-    assert counts[kept].sum() == draws
-    # Chi-square of at most two degrees of freedom: over 18.4 once in ten thousand.
-    assert np.sum((counts[kept] - expected) ** 2 / expected) < 18.4
 
 
 def test_same_key_same_text() -> None:

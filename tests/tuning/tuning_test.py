@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,17 +16,14 @@ from armt_jax.config import AnyExperiment, ConfigError, TuningConfig, from_confi
 from armt_jax.evaluation.next_tokens import NextTokens, token_scores
 from armt_jax.models import create_model
 from armt_jax.sharding.rules import leaf_names
-from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.state import create_state
 from armt_jax.training.step import accumulate_gradients, train_step
-from armt_jax.training.workdir import Workdir
 from armt_jax.tuning import (
     merge_lora,
     parameter_rows,
     plain_params,
     print_parameters,
     rate_factors,
-    start_state,
     tuned_model,
     tuned_optimizer,
     tuned_scoring,
@@ -217,59 +213,6 @@ def test_the_table_names_every_parameter_and_its_rate() -> None:
     trained = sum(row.count for row in rows.values() if row.rate)
     total = sum(row.count for row in rows.values())
     assert lines[-1] == f"{trained:,} of {total:,} parameters are trained"
-
-
-def save_run(config: AnyExperiment, seed: int) -> Any:
-    """A run's folder with one checkpoint; its parameters."""
-    optimizer = tuned_optimizer(config.optimizer, config.tuning)
-    state = create_state(tuned_model(config.model, config.tuning), optimizer, seed)
-    state = state._replace(params=noisy(state.params))
-    with Workdir(config) as workdir:
-        Checkpoints(workdir.checkpoints).save(1, state, {}, 0.5)
-    return state.params
-
-
-def begin(config: AnyExperiment) -> Any:
-    optimizer = tuned_optimizer(config.optimizer, config.tuning)
-    return start_state(config, tuned_model(config.model, config.tuning), optimizer, None).params
-
-
-def test_a_training_starts_from_a_run_with_what_that_has(tmp_path: Path) -> None:
-    folder = str(tmp_path / "pretrained")
-    trained = save_run(experiment(folder, family="transformer"), seed=5)
-    config = experiment(start=folder, trains="lora")
-    found, fresh = begin(config), begin(experiment(trains="lora"))
-    for name, leaf in leaf_names(found):
-        source = dict(leaf_names(trained)).get(name)
-        expected = dict(leaf_names(fresh))[name] if source is None else source
-        np.testing.assert_array_equal(leaf, expected, err_msg=name)
-    assert "embed.memory" not in dict(leaf_names(trained))
-
-
-def test_a_training_starts_from_a_run_of_low_rank_changes_merged(tmp_path: Path) -> None:
-    folder = str(tmp_path / "tuned")
-    first = experiment(folder, trains="lora")
-    trained = save_run(first, seed=5)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        begin(experiment(start=folder)),
-        merge_lora(first.tuning, trained),
-    )
-
-
-def test_a_start_of_another_shape_is_refused_by_name(tmp_path: Path) -> None:
-    folder = str(tmp_path / "other")
-    save_run(experiment(folder), seed=0)
-    config = experiment(start=folder)
-    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, d_ff=32))
-    with pytest.raises(
-        ConfigError, match=r"c_fc.kernel is \[1, 16, 16\] there, \[1, 16, 32\] here"
-    ):
-        begin(wider)
-    with pytest.raises(
-        ConfigError, match=r"must be the folder of a run or of a Hugging Face model"
-    ):
-        begin(experiment(start=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
