@@ -35,16 +35,18 @@ from experiments.babilong_report import FOLDER, reading_progress
 from experiments.command_line import numbers, parse_flags
 from experiments.restoring import restore, which_checkpoint
 from experiments.retrieval_report import model_name
-from experiments.shared_flags import WORKDIR
+from experiments.shared_flags import STEP, WORKDIR
 
 SCHEMA = "armt_jax.retention"
 SCHEMA_VERSION = 1
 FILE_NAME = "retention.json"
 
+for _name in ("workdir", "step"):  # named by --help
+    flags.declare_key_flag(_name)
+
 _SEGMENTS = flags.DEFINE_string("noise_after", "100,1000,10000", "Noise segments, ascending.")
 _CONTEXTS = flags.DEFINE_integer("stories", 30, "Stories, read side by side.", lower_bound=1)
 _STORY = flags.DEFINE_integer("story_segments", 16, "Segments of a story.", lower_bound=1)
-_STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, best, or a step.")
 
 
 def main(argv: list[str]) -> None:
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> None:
         )
     config = dataclasses.replace(config, workdir=str(folder))
     segments = numbers("noise_after", _SEGMENTS.value)
-    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    found = restore(config, folder, which_checkpoint(folder, STEP.value))
     rows = _measure(config, found.state.params, found.step, segments)
     about = {
         "schema": SCHEMA,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
-from absl import flags
+from absl import app, flags
 
 from armt_jax.config import ConfigError
 
@@ -26,6 +26,7 @@ def parse_flags(argv: Sequence[str]) -> None:
       ConfigError: one line.
       SystemExit: after ``--help``.
     """
+    app.define_help_flags()  # app.run would, and prints tracebacks for what errors.run says
     pairs = list(_named_values(argv))
     for name, value in pairs:
         if name == "config":

@@ -31,7 +31,6 @@ from armt_jax.config import (
 from armt_jax.evaluation.results import write_results
 from armt_jax.evaluation.tables import print_table
 from armt_jax.processes import is_main, process_count, together
-from armt_jax.training.checkpoints import LATEST
 from armt_jax.training.workdir import read_config
 from experiments import (
     babilong_report,
@@ -43,15 +42,15 @@ from experiments import (
 )
 from experiments.command_line import numbers, parse_flags
 from experiments.restoring import restore, which_checkpoint
+from experiments.shared_flags import LENGTHS, SAMPLES, STEP, WORKDIR
+
+for _name in ("workdir", "step", "lengths", "samples"):  # named by --help
+    flags.declare_key_flag(_name)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration of the run, whose workdir is looked into.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_LENGTHS = flags.DEFINE_string("lengths", None, "BABILong: tokens of a context, as 4k,64k,1M.")
 _PAIRS = flags.DEFINE_string("pairs", None, "Numbers of pairs, such as 10,50,100.")
-_STEP = flags.DEFINE_string("step", LATEST, "Checkpoint: latest, best, or a step.")
-_SAMPLES = flags.DEFINE_integer("samples", None, "Contexts per number of pairs.")
 _VARIANT = flags.DEFINE_string("variant", None, "remember or rewrite, instead of the run's task.")
 _KEY_SIZE = flags.DEFINE_integer("key_size", None, "Digits of a key, instead of the run's task.")
 
@@ -74,8 +73,8 @@ def main(argv: list[str]) -> None:
 
 
 def _folder() -> Path:
-    if _WORKDIR.value:
-        return Path(_WORKDIR.value)
+    if WORKDIR.value:
+        return Path(WORKDIR.value)
     if _CONFIG.value is None:
         raise ConfigError("--workdir is missing: must name the folder of a run (or --config a run)")
     return Path(from_config_dict(_CONFIG.value).workdir)
@@ -86,18 +85,18 @@ def _evaluate_babilong(config: BabilongExperiment, folder: Path) -> None:
     if process_count() > 1:
         raise ConfigError("BABILong: is evaluated by one process, with all of its devices")
     lengths = config.evaluation.lengths
-    if _LENGTHS.value is not None:
-        lengths = tuple(part.strip() for part in _LENGTHS.value.split(","))
+    if LENGTHS.value is not None:
+        lengths = tuple(part.strip() for part in LENGTHS.value.split(","))
     # With the workdir of this command: a run may have been moved.
     config = dataclasses.replace(
         config,
         workdir=str(folder),
         evaluation=dataclasses.replace(config.evaluation, lengths=lengths),
     )
-    samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
+    samples = config.evaluation.samples if SAMPLES.value is None else SAMPLES.value
     if samples < 1:
         raise ConfigError(f"--samples = {samples}: must be at least 1")
-    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    found = restore(config, folder, which_checkpoint(folder, STEP.value))
     params = found.state.params
     babilong_report.evaluate_lengths(config, params, found.step, folder, lengths, samples)
 
@@ -105,25 +104,25 @@ def _evaluate_babilong(config: BabilongExperiment, folder: Path) -> None:
 def _evaluate_recall(config: RecallExperiment, folder: Path) -> None:
     """At the lengths of the run's configuration."""
     what = config.task.name
-    given = {"pairs": _PAIRS.value, "lengths": _LENGTHS.value, "samples": _SAMPLES.value}
+    given = {"pairs": _PAIRS.value, "lengths": LENGTHS.value, "samples": SAMPLES.value}
     _refuse_flags(what, **given, variant=_VARIANT.value, key_size=_KEY_SIZE.value)
     if process_count() > 1:
         raise ConfigError(f"{what}: is evaluated by one process, with all of its devices")
-    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    found = restore(config, folder, which_checkpoint(folder, STEP.value))
     rows = recall_report.evaluate_lengths(config, found.state.params, found.step)
     write_results(folder / "evaluation" / "results.json", rows)
     print_table(rows, title=f"{config.name}, step {found.step:,}")
 
 
 def _evaluate_language_modelling(config: LanguageModellingExperiment, folder: Path) -> None:
-    given = {"pairs": _PAIRS, "variant": _VARIANT, "key_size": _KEY_SIZE, "lengths": _LENGTHS}
+    given = {"pairs": _PAIRS, "variant": _VARIANT, "key_size": _KEY_SIZE, "lengths": LENGTHS}
     _refuse_flags("language modelling", **{name: flag.value for name, flag in given.items()})
     if process_count() > 1:
         raise ConfigError("language modelling: is evaluated by one process")
-    if _SAMPLES.value is not None:
-        evaluation = dataclasses.replace(config.evaluation, samples=_SAMPLES.value)
+    if SAMPLES.value is not None:
+        evaluation = dataclasses.replace(config.evaluation, samples=SAMPLES.value)
         config = dataclasses.replace(config, evaluation=evaluation)
-    found = restore(config, folder, which_checkpoint(folder, _STEP.value))
+    found = restore(config, folder, which_checkpoint(folder, STEP.value))
     language_modelling_report.evaluate(config, found.state.params, found.step, folder)
 
 
@@ -134,19 +133,19 @@ def _refuse_flags(what: str, **values: object) -> None:
 
 
 def _evaluate_retrieval(config: ExperimentConfig, folder: Path) -> None:
-    _refuse_flags("associative retrieval", lengths=_LENGTHS.value)
+    _refuse_flags("associative retrieval", lengths=LENGTHS.value)
     with together():
         task = _task(config)
         lengths = (
             config.evaluation.num_pairs if _PAIRS.value is None else numbers("pairs", _PAIRS.value)
         )
-        samples = config.evaluation.samples if _SAMPLES.value is None else _SAMPLES.value
+        samples = config.evaluation.samples if SAMPLES.value is None else SAMPLES.value
         if samples < 1:
             raise ConfigError(f"--samples = {samples}: must be at least 1")
         for num_pairs in lengths:
             dataclasses.replace(task, num_pairs=num_pairs)
             config.model.check_text((num_pairs + 1) * _segment_length(task))
-        which = which_checkpoint(folder, _STEP.value)
+        which = which_checkpoint(folder, STEP.value)
     found = restore(config, folder, which)
     rows = retrieval_report.evaluate_lengths(
         config, found.state.params, found.step, task, lengths, samples

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from armt_jax.config import ConfigError, from_config_dict
 from experiments import errors, launch_flags
 from experiments.command_line import parse_flags
+from experiments.shared_flags import WORKDIR
 from experiments.train import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -26,9 +27,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "Experiment: a file of configs/, with :VARIANT after it if wanted.",
     lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run, instead of the configuration's own."
-)
+flags.declare_key_flag("workdir")  # named by --help
 
 
 def main(argv: list[str]) -> None:
@@ -37,8 +36,8 @@ def main(argv: list[str]) -> None:
     if _CONFIG.value is None:
         raise ConfigError("--config is missing: must name a file such as configs/ar_remember.py")
     config = from_config_dict(_CONFIG.value)
-    if _WORKDIR.value is not None:
-        config = dataclasses.replace(config, workdir=_WORKDIR.value)
+    if WORKDIR.value is not None:
+        config = dataclasses.replace(config, workdir=WORKDIR.value)
     launch_flags.join(config.mesh)
     train_and_evaluate(config)
 

@@ -11,12 +11,11 @@ from armt_jax.config import ConfigError
 from armt_jax.reading import Document, ReadingModel, load_reading_model
 from armt_jax.sharding import use_cpu_cores
 from armt_jax.training.checkpoints import BEST, LATEST
-from experiments.shared_flags import WORKDIR
+from experiments.shared_flags import STEP, WORKDIR
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Folder of experiments.export, or of a Hugging Face model."
 )
-_STEP = flags.DEFINE_string("step", LATEST, "Checkpoint of a run: latest, best, or a step.")
 _SEGMENT_SIZE = flags.DEFINE_integer(
     "segment_size", None, "Tokens of a segment, for a Hugging Face model."
 )
@@ -50,7 +49,7 @@ def checkpoint_step() -> int | str:
     Raises:
       ConfigError: neither a name nor a number.
     """
-    which = _STEP.value
+    which = STEP.value
     if which in (LATEST, BEST):
         return which
     if not which.isdecimal():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,11 @@ def test_a_wrong_command_line_is_one_clear_line(arguments: list[str], named: lis
 def test_a_variant_is_loaded() -> None:
     config = load_config(f"{ROOT}/configs/ar_remember.py:quickstart").to_dict()
     assert config["task"]["num_pairs"] == 15
+
+
+def test_help_is_the_command_s_own_words_and_its_flags() -> None:
+    command = [sys.executable, "-m", "experiments.main", "--help"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Train and evaluate one experiment." in process.stdout
+    assert "--config: Experiment: a file of configs/" in process.stdout
+    assert process.stderr == ""

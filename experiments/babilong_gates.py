@@ -1,0 +1,138 @@
+r"""What a BABILong run's memory writes: gates on segments with facts, and on those without.
+
+    python -m experiments.babilong_gates --workdir=runs/babilong_qa1 --length=64k --samples=20
+
+Contexts of official test questions in unseen books. Prints, for every layer, how many segments of
+either kind open a write gate, and the texts without a fact that opened one; writes ``gates.json``
+into the ``evaluation`` folder of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from armt_jax.config import BabilongExperiment, ConfigError
+from armt_jax.evaluation.gate_statistics import GateRow, gate_statistics
+from armt_jax.evaluation.results import atomic_write, git_commit
+from armt_jax.models import ARMT, create_model
+from armt_jax.tasks.babilong import setup
+from armt_jax.tasks.babilong.questions import evaluation_questions
+from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
+from armt_jax.training.workdir import read_config
+from experiments import errors
+from experiments.babilong_report import FOLDER, reading_progress
+from experiments.command_line import parse_flags
+from experiments.restoring import restore, which_checkpoint
+from experiments.retrieval_report import model_name
+from experiments.shared_flags import STEP, WORKDIR
+
+SCHEMA = "armt_jax.gates"
+SCHEMA_VERSION = 1
+FILE_NAME = "gates.json"
+# Of no other samples.
+_STREAM = 2**63 + 13
+
+for _name in ("workdir", "step"):  # named by --help
+    flags.declare_key_flag(_name)
+
+_LENGTH = flags.DEFINE_string("length", "64k", "Tokens of a context: 4k, 64k, 1M or a number.")
+_CONTEXTS = flags.DEFINE_integer("contexts", 20, "Contexts, read side by side.", lower_bound=1)
+_TEXTS = flags.DEFINE_integer("texts", 10, "Texts that opened a gate, shown.", lower_bound=0)
+
+
+def main(argv: list[str]) -> None:
+    """Parse the flags, read and report."""
+    parse_flags(argv)
+    if not WORKDIR.value:
+        raise ConfigError("--workdir is missing: must name the folder of a BABILong run")
+    folder = Path(WORKDIR.value)
+    config = read_config(folder)
+    if not isinstance(config, BabilongExperiment):
+        raise ConfigError(
+            f"--workdir = {str(folder)!r}: must be a run of BABILong, not {config.name}"
+        )
+    model = create_model(config.model)
+    if not isinstance(model, ARMT):
+        raise ConfigError(
+            f"model.family = {config.model.family!r}: must be 'armt', whose gates can be looked at"
+        )
+    config = dataclasses.replace(config, workdir=str(folder))
+    found = restore(config, folder, which_checkpoint(folder, STEP.value))
+    rows, texts = _look(config, model, found.state.params)
+    content = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "task": config.task.task,
+        "model": model_name(config),
+        "rule": config.model.memory_rule,
+        "seed": config.seed,
+        "step": found.step,
+        "length": _LENGTH.value,
+        "contexts": _CONTEXTS.value,
+        "commit": git_commit(),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "texts": texts,
+    }
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / FOLDER / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    _print(rows, f"{config.name}, step {found.step:,}: what opens the write gates")
+    for text in texts:
+        line = f"gate {text['gate']:.2f}, layer {text['layer']}: {text['text']!r}"
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _look(
+    config: BabilongExperiment, model: ARMT, params: object
+) -> tuple[list[GateRow], list[dict[str, object]]]:
+    task, size = config.task, config.task.segment_size
+    tokenizer = setup.tokenizer(task, config.model.vocab_size, Path(config.workdir))
+    books = setup.tokenised_books(task, "test", tokenizer)
+    questions = evaluation_questions(task.task, setup.data_folder(task))
+    tokens = tokens_of_length(_LENGTH.value)
+    if tokens < size:
+        raise ConfigError(f"--length = {_LENGTH.value!r}: must be a segment of {size} or more")
+    samples = [
+        build_sample(books, question, tokens, sample_rng(_STREAM, index))
+        for index, question in zip(range(_CONTEXTS.value), questions, strict=False)
+    ]
+    with reading_progress() as progress:
+        bar = progress.add_task("segments", total=tokens // size)
+        rows, opened = gate_statistics(
+            model, params, samples, size, _TEXTS.value,
+            lambda done: progress.update(bar, completed=done),
+        )  # fmt: skip
+    texts: list[dict[str, object]] = [
+        {"gate": one.gate, "layer": one.layer, "text": tokenizer.decode(one.tokens)}
+        for one in opened
+    ]
+    return rows, texts
+
+
+def _print(rows: Sequence[GateRow], title: str) -> None:
+    table = Table(title=title)
+    for header in ("layer", "segments", "number", "a gate open, %", "mean gate", "gamma", "|A|"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        share = 100 * row.opened / row.segments if row.segments else 0.0
+        table.add_row(
+            str(row.layer),
+            row.kind,
+            f"{row.segments:,}",
+            f"{share:.4g}",
+            f"{row.gate:.2e}",
+            "-" if row.gamma is None else f"{row.gamma:.2e}",
+            f"{row.size:.3g}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(lambda: main(sys.argv)))
