@@ -15,6 +15,8 @@ from armt_jax.tasks.babilong.sample import sample_rng
 
 _STORIES = 1_000
 _NOISE_TOKENS = 300_000
+# A word this near to a border may belong to a fact of which the segment has only a part.
+_AT_BORDER = 4
 # Of no training example, whose streams are named by seeds below 2**63.
 _STREAM = 2**63 + 11
 
@@ -59,7 +61,16 @@ def likest_segment(
     """Ids ``[size]``: of 1 to ``most`` segments in a row, the one that is the likest to facts.
 
     How many there are to choose from is drawn uniformly, so that usual noise is among it as well.
+    Every other one is moved until the word of it that weighs most is among its first or last: a
+    segment that begins with " garden" may be the end of a fact that a border cut in two.
     """
     count = int(rng.integers(1, most, endpoint=True))
-    passage = draw_passage(books, count * size, rng).read(0, count * size).reshape(count, size)
-    return passage[int(np.argmax(likeness.scores(passage)))]
+    tokens = (count + 2) * size  # room to move at both ends
+    passage = draw_passage(books, tokens, rng).read(0, tokens)
+    scores = likeness.scores(passage.reshape(count + 2, size)[1:-1])
+    start = (1 + int(np.argmax(scores))) * size
+    if rng.integers(2):
+        word = start + int(np.argmax(likeness.weights[passage[start : start + size]]))
+        ahead = int(rng.integers(min(_AT_BORDER, size)))
+        start = word - (ahead if rng.integers(2) else size - 1 - ahead)
+    return passage[start : start + size]

@@ -71,18 +71,31 @@ def test_a_word_counts_once(likeness: FactLikeness) -> None:
     assert np.ptp(expected) > 1
 
 
-def test_the_likest_of_a_passage_is_taken(books: TokenisedBooks, likeness: FactLikeness) -> None:
-    counts = set()
-    for index in range(60):
+def test_the_likest_of_a_passage_is_taken_or_moved_to_its_word(
+    books: TokenisedBooks, likeness: FactLikeness
+) -> None:
+    counts, places = set(), []
+    for index in range(200):
         found = likest_segment(books, likeness, SIZE, 8, sample_rng(0, index))
         rng = sample_rng(0, index)
         count = int(rng.integers(1, 9))
         counts.add(count)
-        passage = draw_passage(books, count * SIZE, rng).read(0, count * SIZE)
-        scores = [float(likeness.scores(row[None])[0]) for row in passage.reshape(count, SIZE)]
-        best = scores.index(max(scores))
-        np.testing.assert_array_equal(found, passage[best * SIZE : (best + 1) * SIZE])
+        passage = draw_passage(books, (count + 2) * SIZE, rng).read(0, (count + 2) * SIZE)
+        inner = passage[SIZE:-SIZE].reshape(count, SIZE)
+        scores = [float(likeness.scores(row[None])[0]) for row in inner]
+        best = inner[scores.index(max(scores))]
+        if rng.integers(2) == 0:
+            np.testing.assert_array_equal(found, best)
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(passage, SIZE)
+        assert found.tolist() in windows.tolist()
+        heaviest = max(best, key=lambda token: likeness.weights[token])
+        places.append({int(place) for place in np.flatnonzero(found == heaviest)})
     assert counts == set(range(1, 9))
+    borders = {0, 1, 2, 3, SIZE - 4, SIZE - 3, SIZE - 2, SIZE - 1}
+    assert len(places) > 60
+    assert all(found & borders for found in places)
+    assert borders == set.union(*(found & borders for found in places if len(found) == 1))
 
 
 @pytest.mark.parametrize("random_segments", [True, False])
