@@ -17,7 +17,7 @@ import hashlib
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +64,8 @@ class TokenisedBooks:
     """Books of a corpus as tokens, each tokenised on first use.
 
     At most ``MEMORY_TOKENS`` tokens are kept in memory (the book in use always is); with a
-    ``cache_dir`` every book is also kept as a file, which other processes and runs read.
+    ``cache_dir`` every book is also kept as a file, which other processes and runs read. ``say`` is
+    called with a line at the first book that is in none: all of them together take minutes.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class TokenisedBooks:
         tokenizer: BabilongTokenizer,
         cache_dir: str | os.PathLike[str] | None = None,
         memory_tokens: int = MEMORY_TOKENS,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.corpus = corpus
         self.tokenizer = tokenizer
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._memory_tokens = memory_tokens
+        self._say = say
         self._books: OrderedDict[int, Book] = OrderedDict()
 
     def __len__(self) -> int:
@@ -108,6 +111,10 @@ class TokenisedBooks:
                     return Book(**{name: arrays[name] for name in Book._fields})
             except (OSError, ValueError, KeyError, zipfile.BadZipFile):
                 pass  # cut short or damaged: made anew, as if it were not there
+        if self._say is not None:
+            kept = "" if path is None else f", kept in {path.parent} for the next run"
+            self._say(f"tokenising {len(self):,} books, each when it is first read{kept}")
+            self._say = None
         book = tokenise_book(self.corpus.text(index), self.tokenizer)
         if path is not None:
             write_arrays(path, book._asdict())

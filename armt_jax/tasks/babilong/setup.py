@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,4 +106,11 @@ def tokenised_books(
     task: BabilongConfig, split: str, tokenizer: BabilongTokenizer
 ) -> TokenisedBooks:
     """Noise of ``split`` as tokens, kept in the cache folder from one run to the next."""
-    return TokenisedBooks(corpus(task, split), tokenizer, default_data_dir() / "babilong")
+    cache = default_data_dir() / "babilong"
+    return TokenisedBooks(corpus(task, split), tokenizer, cache, say=_say)
+
+
+def _say(text: str) -> None:
+    """A line for whoever waits; a function with a name, since workers are sent the books."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)

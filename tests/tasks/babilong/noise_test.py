@@ -125,10 +125,14 @@ def test_books_are_tokenised_once_and_memory_is_bounded(tmp_path, monkeypatch):
         tight.book(index)
     assert len(made) == 5
     made.clear()
+    said: list[str] = []
     for _ in range(2):
-        cached = TokenisedBooks(texts, tokenizer, cache_dir=tmp_path)
+        cached = TokenisedBooks(texts, tokenizer, cache_dir=tmp_path, say=said.append)
         np.testing.assert_array_equal(cached.book(1).tokens, want[1].tokens)
     assert len(made) == 1
+    folder = tmp_path / "books"
+    line = f"tokenising 5 books, each when it is first read, kept in {folder} for the next run"
+    assert said == [line]
     (file,) = tmp_path.rglob("*.npz")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
