@@ -25,12 +25,8 @@ from tests.small_models import (
 )
 
 S, T = 4, 3
-CASES = [
-    ("rmt", "gpt2"),
-    ("prmt", "gpt_neox"),
-    ("prmt_layerwise", "gpt2"),
-    ("rmt_r", "gpt_neox"),
-]
+BACKBONES = {"rmt": "gpt2", "prmt": "gpt_neox", "prmt_layerwise": "gpt2", "rmt_r": "gpt_neox"}
+CASES = list(BACKBONES.items())
 
 
 def each_model(*fast: str) -> Any:

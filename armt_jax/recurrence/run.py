@@ -55,9 +55,8 @@ def run_segments(
       segments: stacked along axis 0; a row without any token leaves its memory alone.
       schedule: ``sequential``, which every model has; ``chunked``: faster to train, for ARMT
         without a sliding window; ``diagonal``: all layers at once on different segments, for models
-        with a memory in each layer; ``pipeline``: the same over the devices of ``mesh``;
-        ``whole``: all segments as one, for models to which segments are nothing; ``auto``: see
-        ``choose_schedule``.
+        with a memory in each layer; ``pipeline``: so over devices of ``mesh``; ``whole``: as one,
+        for models to which segments are nothing; ``auto``: see ``choose_schedule``.
       remat: ``none``; ``segment``: recompute each segment (each step of ``diagonal`` and
         ``pipeline``) in the backward pass, keeping only what goes from one to the next; ``sqrt``:
         keep even that for about every ``sqrt(s)``-th only (``remat_scan``). ``chunked`` always
@@ -69,7 +68,7 @@ def run_segments(
       need_hidden: False where only the final state matters.
       reset: ``[s, b]`` bool, True where a row's memory is emptied before the segment, so that texts
         can follow each other in one row. Not for ``chunked``.
-      mesh: of the pipeline, with an axis ``stage``; the other schedules do not look at it.
+      mesh: of the pipeline only, with an axis ``stage``.
 
     Returns:
       The state after the last segment, and hidden states ``[s, b, t, d]`` (None if not needed).
