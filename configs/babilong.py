@@ -9,7 +9,7 @@ value can be replaced: ``--config.model.rule=armt --config.seed=1``. ``ARMT_DATA
 ``gpt2-bpe``; without books: ``--config.task.noise=built_in``, clearly second best.
 
 Preset    Model                    Trains on                               Cost
-default   4 x 64, from scratch     simulated stories, 8 segments of 64     one CPU core, 3 hours
+default   4 x 64, from scratch     simulated stories, 8 segments of 64     not timed as a whole
 paper     GPT-2 small with ARMT    bAbI files, 32 segments of 512          GPUs (not run here)
 tiny      1 x 32                   4 segments, 16 steps                    2 CPU cores, a smoke run
 

@@ -26,47 +26,40 @@ from armt_jax.models import ARMT, create_model
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
 from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
-from armt_jax.training.workdir import read_config
 from experiments import errors
 from experiments.babilong_report import FOLDER, reading_progress
 from experiments.command_line import parse_flags
-from experiments.restoring import restore, which_checkpoint
+from experiments.restoring import babilong_run
 from experiments.retrieval_report import model_name
-from experiments.shared_flags import STEP, WORKDIR
+from experiments.shared_flags import SAMPLES, STEP, WORKDIR
 
 SCHEMA = "armt_jax.gates"
 SCHEMA_VERSION = 1
 FILE_NAME = "gates.json"
 # Of no other samples.
 _STREAM = 2**63 + 13
+_SAMPLES = 20
 
-for _name in ("workdir", "step"):  # named by --help
+for _name in ("workdir", "step", "samples"):  # named by --help
     flags.declare_key_flag(_name)
 
 _LENGTH = flags.DEFINE_string("length", "64k", "Tokens of a context: 4k, 64k, 1M or a number.")
-_CONTEXTS = flags.DEFINE_integer("contexts", 20, "Contexts, read side by side.", lower_bound=1)
 _TEXTS = flags.DEFINE_integer("texts", 10, "Texts that opened a gate, shown.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
     """Parse the flags, read and report."""
     parse_flags(argv)
-    if not WORKDIR.value:
-        raise ConfigError("--workdir is missing: must name the folder of a BABILong run")
-    folder = Path(WORKDIR.value)
-    config = read_config(folder)
-    if not isinstance(config, BabilongExperiment):
-        raise ConfigError(
-            f"--workdir = {str(folder)!r}: must be a run of BABILong, not {config.name}"
-        )
+    config, found = babilong_run(WORKDIR.value, STEP.value)
     model = create_model(config.model)
     if not isinstance(model, ARMT):
         raise ConfigError(
             f"model.family = {config.model.family!r}: must be 'armt', whose gates can be looked at"
         )
-    config = dataclasses.replace(config, workdir=str(folder))
-    found = restore(config, folder, which_checkpoint(folder, STEP.value))
-    rows, texts = _look(config, model, found.state.params)
+    contexts = _SAMPLES if SAMPLES.value is None else SAMPLES.value
+    if contexts < 1:
+        raise ConfigError(f"--samples = {contexts}: must be at least 1")
+    rows, texts = _look(config, model, found.state.params, contexts)
     content = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -76,13 +69,14 @@ def main(argv: list[str]) -> None:
         "seed": config.seed,
         "step": found.step,
         "length": _LENGTH.value,
-        "contexts": _CONTEXTS.value,
+        "contexts": contexts,
         "commit": git_commit(),
         "rows": [dataclasses.asdict(row) for row in rows],
         "texts": texts,
     }
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / FOLDER / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    folder = Path(config.workdir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
     _print(rows, f"{config.name}, step {found.step:,}: what opens the write gates")
     for text in texts:
         line = f"gate {text['gate']:.2f}, layer {text['layer']}: {text['text']!r}"
@@ -90,7 +84,7 @@ def main(argv: list[str]) -> None:
 
 
 def _look(
-    config: BabilongExperiment, model: ARMT, params: object
+    config: BabilongExperiment, model: ARMT, params: object, contexts: int
 ) -> tuple[list[GateRow], list[dict[str, object]]]:
     task, size = config.task, config.task.segment_size
     tokenizer = setup.tokenizer(task, config.model.vocab_size, Path(config.workdir))
@@ -101,7 +95,7 @@ def _look(
         raise ConfigError(f"--length = {_LENGTH.value!r}: must be a segment of {size} or more")
     samples = [
         build_sample(books, question, tokens, sample_rng(_STREAM, index))
-        for index, question in zip(range(_CONTEXTS.value), questions, strict=False)
+        for index, question in zip(range(contexts), questions, strict=False)
     ]
     with reading_progress() as progress:
         bar = progress.add_task("segments", total=tokens // size)

@@ -22,18 +22,17 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from armt_jax.config import BabilongExperiment, ConfigError
+from armt_jax.config import BabilongExperiment
 from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.evaluation.retention import Retained, make_stories, measure_retention
 from armt_jax.models import create_model
 from armt_jax.streaming import fast_reader
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
-from armt_jax.training.workdir import read_config
 from experiments import errors
 from experiments.babilong_report import FOLDER, reading_progress
 from experiments.command_line import numbers, parse_flags
-from experiments.restoring import restore, which_checkpoint
+from experiments.restoring import babilong_run
 from experiments.retrieval_report import model_name
 from experiments.shared_flags import STEP, WORKDIR
 
@@ -52,17 +51,8 @@ _STORY = flags.DEFINE_integer("story_segments", 16, "Segments of a story.", lowe
 def main(argv: list[str]) -> None:
     """Parse the flags, measure and report."""
     parse_flags(argv)
-    if not WORKDIR.value:
-        raise ConfigError("--workdir is missing: must name the folder of a BABILong run")
-    folder = Path(WORKDIR.value)
-    config = read_config(folder)
-    if not isinstance(config, BabilongExperiment):
-        raise ConfigError(
-            f"--workdir = {str(folder)!r}: must be a run of BABILong, not {config.name}"
-        )
-    config = dataclasses.replace(config, workdir=str(folder))
     segments = numbers("noise_after", _SEGMENTS.value)
-    found = restore(config, folder, which_checkpoint(folder, STEP.value))
+    config, found = babilong_run(WORKDIR.value, STEP.value)
     rows = _measure(config, found.state.params, found.step, segments)
     about = {
         "schema": SCHEMA,
@@ -77,7 +67,8 @@ def main(argv: list[str]) -> None:
         "commit": git_commit(),
     }
     content = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
-    atomic_write(folder / FOLDER / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    path = Path(config.workdir) / FOLDER / FILE_NAME
+    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
     _print(rows, f"{config.name}, step {found.step:,}: facts kept through noise")
 
 

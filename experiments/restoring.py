@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import jax
 
-from armt_jax.config import AnyExperiment, ConfigError
+from armt_jax.config import AnyExperiment, BabilongExperiment, ConfigError
 from armt_jax.processes import mark_agreed, process_count
 from armt_jax.sharding import data_mesh
 from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
 from armt_jax.training.state import abstract_state
+from armt_jax.training.workdir import read_config
 from armt_jax.tuning import plain_params, tuned_model, tuned_optimizer
 
 _CHECKPOINTS = "checkpoints"
@@ -49,3 +51,21 @@ def restore(config: AnyExperiment, folder: Path, which: str | int) -> Restored:
         raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
     params = plain_params(config, found.state.params)
     return found._replace(state=found.state._replace(params=params))
+
+
+def babilong_run(workdir: str | None, step: str) -> tuple[BabilongExperiment, Restored]:
+    """A run of BABILong, whose ``workdir`` is where it lies now, and a checkpoint of it.
+
+    ``workdir`` and ``step`` are what the command was given.
+
+    Raises:
+      ConfigError: no folder named, a run of something else, or what ``restore`` raises.
+    """
+    if not workdir:
+        raise ConfigError("--workdir is missing: must name the folder of a BABILong run")
+    folder = Path(workdir)
+    config = read_config(folder)
+    if not isinstance(config, BabilongExperiment):
+        raise ConfigError(f"--workdir = {workdir!r}: must be a run of BABILong, not {config.name}")
+    config = dataclasses.replace(config, workdir=workdir)
+    return config, restore(config, folder, which_checkpoint(folder, step))

@@ -90,7 +90,7 @@ def test_the_command_writes_what_it_prints(
     folder = tmp_path / "run"
     train_and_evaluate(tiny(folder))
     capsys.readouterr()
-    main(["babilong_gates", f"--workdir={folder}", "--length=1k", "--contexts=3", "--texts=2"])
+    main(["babilong_gates", f"--workdir={folder}", "--length=1k", "--samples=3", "--texts=2"])
     printed = capsys.readouterr().out
     content = json.loads((folder / "evaluation" / "gates.json").read_text())
     assert (content["schema"], content["step"], content["contexts"]) == ("armt_jax.gates", 16, 3)

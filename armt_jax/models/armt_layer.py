@@ -48,17 +48,19 @@ class ArmtLayer(BlockModel):
         self, params_l: Params, m: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Of memory tokens ``m [b, m, d]``: ``W_K m``, ``W_V m`` and ``beta`` (Eq. 1)."""
-        projections = MemoryProjections(self.config)
-        out: Any = projections.apply({"params": params_l["memory"]}, m, method="write")
-        k, v, logits = out
+        k, v, logits = self._to_write(params_l, m)
         return k, v, associative.gate(self.rule, logits)
 
     @at_model_precision
     def gate_logits_of(self, params_l: Params, m: jax.Array) -> jax.Array:
         """What the write gates of memory tokens ``m [b, m, d]`` are made of: ``[b, m]``."""
+        return self._to_write(params_l, m)[2]
+
+    def _to_write(self, params_l: Params, m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """``W_K m``, ``W_V m`` and the gate's logits."""
         projections = MemoryProjections(self.config)
         out: Any = projections.apply({"params": params_l["memory"]}, m, method="write")
-        return out[2]
+        return out
 
     @at_model_precision
     def recall(self, params_l: Params, memory: associative.MemoryState, x: jax.Array) -> jax.Array:

@@ -39,22 +39,28 @@ def surround(
         contexts.insert(0, np.roll(noise, unused, axis=0))
         masks.insert(0, np.roll(full, unused, axis=0))
     if behind[1]:
-        noise, full = _noise(books, behind, context.shape[1], rng)
-        if likeness is not None and choices > 1:
-            for index in np.flatnonzero(full[:, 0]):
-                noise[index] = likest_segment(books, likeness, context.shape[1], choices, rng)
+        noise, full = _noise(books, behind, context.shape[1], rng, likeness, choices)
         contexts.append(noise)
         masks.append(full)
     return np.concatenate(contexts), np.concatenate(masks)
 
 
 def _noise(
-    books: TokenisedBooks, bounds: tuple[int, int], size: int, rng: np.random.Generator
+    books: TokenisedBooks,
+    bounds: tuple[int, int],
+    size: int,
+    rng: np.random.Generator,
+    likeness: FactLikeness | None = None,
+    choices: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Segments of one passage, then padding."""
+    """Segments of one passage, or each chosen by itself, then padding."""
     count = int(rng.integers(bounds[0], bounds[1], endpoint=True))
     noise, full = np.zeros((bounds[1], size), np.int32), np.zeros((bounds[1], size), bool)
     tokens = count * size
-    noise[:count] = draw_passage(books, tokens, rng).read(0, tokens).reshape(count, size)
+    if likeness is not None and choices > 1:
+        for index in range(count):
+            noise[index] = likest_segment(books, likeness, size, choices, rng)
+    else:
+        noise[:count] = draw_passage(books, tokens, rng).read(0, tokens).reshape(count, size)
     full[:count] = True
     return noise, full
