@@ -89,6 +89,8 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "drift_weight", [0.1, 0.1], r"drift_weight\[0\] = 0.1: must be 0, or"),
         ("curriculum", "noise_choices", [1, 0], r"noise_choices\[1\] = 0: must be at least 1"),
         ("curriculum", "noise_choices", [2, 1], r"noise_choices\[0\] = 2: must be 1 with"),
+        ("curriculum", "noise_mined", [0, -1], r"noise_mined\[1\] = -1: must be 0 or more"),
+        ("curriculum", "noise_mined", [8, 8], r"noise_mined\[0\] = 8: must be 0 with"),
         ("curriculum", "gate_weight", [0.0, -0.1], r"gate_weight\[1\] = -0.1: must be 0, or"),
         ("model", "family", "rmt", r"gate_weight = \(0.0, 0.1\): must be all 0 with .* 'rmt'"),
         ("curriculum", "segment_size", [0, 200], "segment length = 200: must be at most"),

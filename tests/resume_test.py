@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from armt_jax.config import ConfigError, ExperimentConfig
+from armt_jax.config import AnyExperiment, ConfigError, ExperimentConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.training import loop, programs
 from armt_jax.training.divergence import NonFiniteError
@@ -69,9 +69,7 @@ def make_config(folder: Path, **train: int) -> ExperimentConfig:
     )
 
 
-def train(
-    config: ExperimentConfig, before_step: Callable[[int], None] | None = None
-) -> TrainResult:
+def train(config: AnyExperiment, before_step: Callable[[int], None] | None = None) -> TrainResult:
     """Run to the end; ``before_step`` is called with the steps done before each step."""
     with Workdir(config) as folder:
         trainer = Trainer(config, folder)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from armt_jax import ConfigError
 from armt_jax.interop import load_hugging_face, read_state_dict
+from armt_jax.interop.weights import read_file, save_arrays
 from tests.hf_files import MEMORY, about, golden, write_folder
 
 
@@ -188,6 +190,18 @@ def test_a_state_dict_is_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[name], array)
     with pytest.raises(ConfigError, match="there is no such file"):
         read_state_dict(tmp_path / "none.safetensors")
+
+
+def test_arrays_are_written_as_they_look_for_whoever_may_read_new_files(tmp_path: Path) -> None:
+    array = np.arange(6.0, dtype=np.float32).reshape(2, 3).T
+    (tmp_path / "any").touch()
+    path = tmp_path / "model.safetensors"
+    for _ in range(2):
+        save_arrays(path, {"a": array}, {"format": "pt"})
+        assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
+        np.testing.assert_array_equal(read_file(path).read("a"), array)
+    with safe_open(path, "np") as file:
+        assert file.metadata() == {"format": "pt"}
 
 
 class _Tensor:

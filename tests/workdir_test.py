@@ -9,14 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
-from armt_jax.config import ConfigError, ExperimentConfig
+from armt_jax.config import AnyExperiment, ConfigError, ExperimentConfig, from_config_dict
 from armt_jax.training import workdir
 from armt_jax.training.workdir import Workdir, read_config
-from configs import ar_remember
+from configs import ar_remember, babilong
 from tests.config_values import retrieval
 
 
@@ -25,7 +25,7 @@ def make_config(folder: Path, **changes: object) -> ExperimentConfig:
     return dataclasses.replace(config, workdir=str(folder), **changes)
 
 
-def enter(config: ExperimentConfig) -> None:
+def enter(config: AnyExperiment) -> None:
     with Workdir(config):
         pass
 
@@ -66,6 +66,30 @@ def test_a_run_of_a_version_with_fewer_settings_of_models_goes_on(tmp_path: Path
     other = dataclasses.replace(config.model, attention_window=8)
     with pytest.raises(ConfigError, match=r"model\.attention_window = 0 there, 8 here"):
         enter(dataclasses.replace(config, model=other))
+
+
+def test_a_babilong_run_of_a_version_with_fewer_settings_of_stages_goes_on(tmp_path: Path) -> None:
+    plain: dict[str, Any] = babilong.get_config("qa1,tiny").to_dict()
+    plain["workdir"] = str(tmp_path)
+    later = {"drift_weight": 0.0, "noise_choices": 1, "gate_weight": 0.0, "noise_mined": 0}
+    plain["curriculum"] |= {name: (value, value) for name, value in later.items()}
+    config = from_config_dict(plain)
+    enter(config)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    for name in later:
+        del values["curriculum"][name]
+    path.write_text(json.dumps(values))
+    assert read_config(tmp_path) == config
+    enter(config)
+    path.write_text(json.dumps(values))
+    plain["curriculum"]["noise_choices"] = (1, 4)
+    with pytest.raises(ConfigError, match=r"noise_choices = \[1, 1\] there, \[1, 4\] here"):
+        enter(from_config_dict(plain))
+    del values["curriculum"]["noise_behind"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="noise_behind"):
+        read_config(tmp_path)
 
 
 def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:

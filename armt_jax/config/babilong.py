@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 from armt_jax.config.checks import one_of, positive, require
 
@@ -14,6 +15,27 @@ FACT_SOURCES = ("simulator", "babi")
 NOISE_SOURCES = ("books", "built_in")
 TOKENIZERS = ("gpt2", "small")
 LENGTH = re.compile(r"(\d+)([kM]?)")  # of ``tasks.babilong.sample.tokens_of_length``
+# Settings of a stage that came later, each with the value of a training without it.
+_LATER: dict[str, Any] = {
+    "drift_weight": 0.0,
+    "noise_choices": 1,
+    "gate_weight": 0.0,
+    "noise_mined": 0,
+}
+
+
+def with_later_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """What a run's ``config.json`` held, completed where an earlier version wrote it.
+
+    Experiments of other tasks, and what is no experiment, are returned as they are.
+    """
+    task, stages = values.get("task"), values.get("curriculum")
+    if not (isinstance(task, dict) and task.get("name") == TASK_NAME and isinstance(stages, dict)):
+        return values
+    segments = stages.get("num_segments")
+    count = len(segments) if isinstance(segments, (list, tuple)) else 0
+    later = {name: [value] * count for name, value in _LATER.items()}
+    return values | {"curriculum": later | stages}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +86,9 @@ class BabilongCurriculum:
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
-    behind is the likest to facts of 1 to ``noise_choices`` random ones. ``drift_weight``
+    behind is the likest to facts of 1 to ``noise_choices`` random ones; every other one is instead
+    among those that open the write gates widest of ``noise_mined`` (0: none are sought), which the
+    model reads when the stage begins (``tasks/babilong/mining.py``). ``drift_weight``
     times the relative change that those behind make in the memory is added to the loss, and
     ``gate_weight`` times how far they open its write gates (``recurrence/gates.py``): noise learns
     to leave the memory alone, whatever few errors that would mend within the context.
@@ -80,6 +104,7 @@ class BabilongCurriculum:
     noise_before: tuple[int, ...]
     noise_behind: tuple[int, ...]
     noise_choices: tuple[int, ...]
+    noise_mined: tuple[int, ...]
     drift_weight: tuple[float, ...]
     gate_weight: tuple[float, ...]
     max_steps: tuple[int, ...]
@@ -110,7 +135,8 @@ class BabilongCurriculum:
     def _check_stage(self, index: int) -> None:
         least = dict.fromkeys(("num_segments", "max_steps", "noise_choices"), 1)
         least |= {"segment_size": 0, "max_facts": 0}
-        least |= dict.fromkeys(("facts_per_segment", "names", "noise_before", "noise_behind"), 0)
+        may_be_0 = ("facts_per_segment", "names", "noise_before", "noise_behind", "noise_mined")
+        least |= dict.fromkeys(may_be_0, 0)
         for name, bound in least.items():
             value = getattr(self, name)[index]
             message = f"must be {bound} or more" if bound == 0 else f"must be at least {bound}"
@@ -140,6 +166,13 @@ class BabilongCurriculum:
             f"curriculum.noise_choices[{index}]",
             choices,
             f"must be 1 with curriculum.noise_behind[{index}] = 0: it chooses among what is behind",
+        )
+        mined = self.noise_mined[index]
+        require(
+            mined == 0 or behind > 0,
+            f"curriculum.noise_mined[{index}]",
+            mined,
+            f"must be 0 with curriculum.noise_behind[{index}] = 0: what is behind is mined",
         )
         noise, target = self.noise[index], self.target[index]
         require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")

@@ -104,10 +104,11 @@ class BabilongExperiment(Experiment):
         super().__post_init__()
         for size in (self.task.segment_size, *self.curriculum.segment_size):
             self.model.check_segment(size)
-        weights = self.curriculum.gate_weight
         accepted = f"must be all 0 with model.family = {self.model.family!r}: no write gates"
-        right = self.model.family == "armt" or not any(weights)
-        require(right, "curriculum.gate_weight", weights, accepted)
+        for name in ("gate_weight", "noise_mined"):
+            values = getattr(self.curriculum, name)
+            right = self.model.family == "armt" or not any(values)
+            require(right, f"curriculum.{name}", values, accepted)
 
     @property
     def trained_tokens(self) -> int:

@@ -17,10 +17,9 @@ import numpy as np
 from armt_jax.inspection.observe import observe
 from armt_jax.models import ARMT
 from armt_jax.models.protocol import Params, Segment
+from armt_jax.recurrence.gates import OPEN
 from armt_jax.tasks.babilong.sample import BabilongSample
 
-# A gate of this much counts as open. A shut hard gate is 0; a sigmoid never is.
-OPEN = 1e-3
 _BLOCK = 32
 
 

@@ -19,14 +19,20 @@ from typing import Any
 
 import jax
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.interop.hf_config import backbone_fields, config_json
 from armt_jax.interop.names import HEADS, ROOTS
 from armt_jax.interop.pretrained import export_arrays, import_params
-from armt_jax.interop.weights import Weights, open_folder, read_file, read_json, write_shards
+from armt_jax.interop.weights import (
+    Weights,
+    open_folder,
+    read_file,
+    read_json,
+    save_arrays,
+    write_shards,
+)
 from armt_jax.models.protocol import Params
 
 CONFIG, MEMORY_FILE, OURS = "config.json", "armt_jax_memory.safetensors", "armt_jax"
@@ -116,7 +122,7 @@ def save_hugging_face(
     try:
         half.mkdir()
         write_shards(half, backbone, max_shard_bytes)
-        save_file(memory, half / MEMORY_FILE)
+        save_arrays(half / MEMORY_FILE, memory)
         (half / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         for name in COMPANIONS if source is not None else ():
             if (Path(source or "") / name).is_file():

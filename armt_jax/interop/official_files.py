@@ -9,12 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.interop.names import HEADS, LAYERS, ROOTS, tied_head
 from armt_jax.interop.official import load_official, to_official
-from armt_jax.interop.weights import read_state_dict
+from armt_jax.interop.weights import read_state_dict, save_arrays
 from armt_jax.models.protocol import Params
 
 _MODEL, _ALIAS = "memory_cell.model.", "memory_cell.layers."
@@ -54,9 +53,7 @@ def save_official(
         state |= alias_arrays(state, config)
     half = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        # The writer takes the bytes as they lie: a transposed view would be written wrongly.
-        contiguous = {name: np.ascontiguousarray(array) for name, array in state.items()}
-        save_file(contiguous, half, {"format": "pt"})
+        save_arrays(half, state, {"format": "pt"})
         half.replace(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"file {str(path)!r}: cannot be written ({error})") from error

@@ -108,22 +108,36 @@ def write_shards(folder: Path, arrays: Mapping[str, np.ndarray], max_shard_bytes
         if shards[-1] and size + array.nbytes > max_shard_bytes:
             shards.append({})
             size = 0
-        # The writer takes the bytes as they lie: a transposed view would be written wrongly.
-        shards[-1][name] = np.ascontiguousarray(array)
+        shards[-1][name] = array
         size += array.nbytes
     # What transformers looks for before it reads a file.
     about = {"format": "pt"}
     if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE, about)
+        save_arrays(folder / SINGLE, shards[0], about)
         return
     files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     for file, shard in zip(files, shards, strict=True):
-        save_file(shard, folder / file, about)
+        save_arrays(folder / file, shard, about)
     index = {
         "metadata": {"total_size": sum(array.nbytes for array in arrays.values())},
         "weight_map": {name: f for f, s in zip(files, shards, strict=True) for name in s},
     }
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def save_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], about: dict[str, str] | None = None
+) -> None:
+    """A safetensors file, with the rights that any new file has here.
+
+    Raises:
+      OSError, SafetensorError: it cannot be written.
+    """
+    path.touch()
+    rights = path.stat().st_mode  # the writer puts a file for its owner alone in the place of this
+    # It takes the bytes as they lie: a transposed view would be written wrongly.
+    save_file({name: np.ascontiguousarray(arrays[name]) for name in arrays}, path, about)
+    path.chmod(rights)
 
 
 def read_file(path: Path) -> Weights:

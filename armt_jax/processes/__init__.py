@@ -1,6 +1,6 @@
 """Several processes, on one machine or many, that are one run."""
 
-from armt_jax.processes.arrays import global_batch, on_mesh, share_of
+from armt_jax.processes.arrays import global_batch, local_copy, on_mesh, share_of
 from armt_jax.processes.connect import connect
 from armt_jax.processes.launch import Launch, find_launch
 from armt_jax.processes.lifeline import Lifeline
@@ -32,6 +32,7 @@ __all__ = [
     "global_batch",
     "is_agreed",
     "is_main",
+    "local_copy",
     "mark_agreed",
     "on_mesh",
     "one_step_at_a_time",

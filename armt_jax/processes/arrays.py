@@ -61,6 +61,11 @@ def on_mesh(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(move, tree, shardings)
 
 
+def local_copy(tree: Any) -> Any:
+    """The arrays of ``tree`` in NumPy, whole in every process."""
+    return jax.tree.map(lambda leaf: np.asarray(_whole(leaf)), tree)
+
+
 def _whole(leaf: jax.Array) -> Any:
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)

@@ -25,11 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from armt_jax.config import BabilongExperiment, ConfigError, ModelConfig
 from armt_jax.interop import hugging_face
-from armt_jax.interop.weights import SINGLE, Weights, read_file, read_json
+from armt_jax.interop.weights import SINGLE, Weights, read_file, read_json, save_arrays
 from armt_jax.models import create_model
 from armt_jax.models.protocol import Params
 from armt_jax.reading.forms import BabilongForm, PlainForm, question_end
@@ -114,8 +113,8 @@ def save_checkpoint(
     half = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     try:
         half.mkdir()
-        named = {name: np.ascontiguousarray(leaf) for name, leaf in _named(reading.params).items()}
-        save_file(named, half / SINGLE, {"format": FORMAT})
+        named = {name: np.asarray(leaf) for name, leaf in _named(reading.params).items()}
+        save_arrays(half / SINGLE, named, {"format": FORMAT})
         form.tokenizer.save(half / TOKENIZER)
         (half / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         half.replace(folder)

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from armt_jax.evaluation.scoring import AnswerAtEnd, Scoring
+from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.tasks.associative_retrieval import NUM_SYMBOLS, AssociativeRetrieval, Batch
 from armt_jax.tasks.frozen_sets import frozen_size, load_frozen_together
 from armt_jax.tasks.stream import train_stream
@@ -57,6 +59,26 @@ class StageData(Protocol):
         shard_count: int,
     ) -> BatchStream:
         """Training batches from number ``start`` on; arguments as in ``train_stream``."""
+        ...
+
+
+@runtime_checkable
+class DataForModel(StageData, Protocol):
+    """Data that are chosen by what the model has learnt when the stage begins."""
+
+    def for_model(
+        self,
+        model: SegmentModel,
+        params: Params,
+        path: Path,
+        begins: bool,
+        say: Callable[[str], None],
+    ) -> StageData:
+        """These, for ``model`` with ``params`` (of this process alone).
+
+        What is chosen is kept as the file ``path`` (any ending), by the first process. A stage that
+        goes on, not ``begins``, reads it instead. ``say`` is called with lines for people.
+        """
         ...
 
 

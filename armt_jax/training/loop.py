@@ -29,6 +29,7 @@ from armt_jax.processes import (
 from armt_jax.sharding import batched, create_mesh
 from armt_jax.training import curriculum
 from armt_jax.training.checkpoints import Checkpoints
+from armt_jax.training.chosen_data import chosen_data
 from armt_jax.training.curriculum import Position, Stage
 from armt_jax.training.divergence import divergence
 from armt_jax.training.experiment_stages import create_stages
@@ -39,19 +40,10 @@ from armt_jax.training.metrics import MetricsWriter, NoMetrics
 from armt_jax.training.optimizer import learning_rate
 from armt_jax.training.programs import StagePrograms
 from armt_jax.training.progress import ProgressDisplay, Status
-from armt_jax.training.state import (
-    TrainState,
-    abstract_state,
-    reset_optimizer,
-)
+from armt_jax.training.state import TrainState, abstract_state, reset_optimizer
 from armt_jax.training.step import StepMetrics
 from armt_jax.training.workdir import Workdir
-from armt_jax.tuning import (
-    show_parameters,
-    start_state,
-    tuned_model,
-    tuned_optimizer,
-)
+from armt_jax.tuning import show_parameters, start_state, tuned_model, tuned_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +63,7 @@ class Trainer:
             self._prepare(config)
         connect(self.mesh)
         self.checkpoints = Checkpoints(folder.checkpoints)
+        self._chosen = folder.chosen
         self.state, self.position = self._start()
         with together():
             self.metrics = (
@@ -156,7 +149,11 @@ class Trainer:
         self.display.stage(stage, self.position.step_in_stage)
         # Read before the first step, not at the first evaluation: what is wrong is said at once.
         self._validation = stage.data.validation(train.eval_samples)
-        stream = stage.data.stream(
+        begins = self.position.step_in_stage == 0
+        data = chosen_data(
+            self.config, stage, self.state.params, self._chosen, begins, self.display.message
+        )
+        stream = data.stream(
             self.config.seed,
             train.batch_size,
             start=self.position.step_in_stage,

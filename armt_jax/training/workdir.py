@@ -19,6 +19,7 @@ from armt_jax.config import (
     from_config_dict,
     to_dict,
 )
+from armt_jax.config.babilong import with_later_settings
 from armt_jax.evaluation.results import atomic_write
 from armt_jax.processes import is_main, together
 
@@ -38,12 +39,14 @@ class Workdir:
     Attributes:
       path: of the folder.
       checkpoints: folder of the checkpoints in it.
+      chosen: folder of what stages train on by the model's own choice.
     """
 
     def __init__(self, config: Experiment) -> None:
         self.config = config
         self.path = Path(config.workdir)
         self.checkpoints = self.path / "checkpoints"
+        self.chosen = self.path / "chosen"
 
     def __enter__(self) -> Workdir:
         """Make the folder or check whose it is.
@@ -98,7 +101,7 @@ class Workdir:
 
 
 def read_config_values(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` of a run holds.
+    """What ``config.json`` of a run holds, with the settings that an earlier version did not have.
 
     Raises:
       ConfigError: no such folder or file, or not JSON.
@@ -114,7 +117,7 @@ def read_config_values(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: must be the JSON of a configuration ({error})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be the JSON of a configuration")
-    return values
+    return with_later_settings(values)
 
 
 def read_config(folder: Path) -> AnyExperiment:

@@ -38,7 +38,7 @@ from armt_jax.tasks.babilong.sample import (
     make_query,
 )
 from armt_jax.tasks.babilong.solver import all_questions
-from armt_jax.tasks.babilong.surroundings import surround
+from armt_jax.tasks.babilong.surroundings import HardNoise, surround
 
 # Facts of a sample, at most, per token of it: the authors' max_n_facts = sample size / 5.
 TOKENS_PER_FACT = 5
@@ -97,6 +97,7 @@ class ExampleMaker:
       noise_before, noise_behind: segments more of forked contexts, in front and behind, of which
         a random number holds noise and the others are padding.
       likeness, noise_choices: each segment behind is chosen among so many at most (``surround``).
+      mined: noise that every other segment behind is taken from.
 
     Raises:
       ConfigError: a size below 1.
@@ -118,6 +119,7 @@ class ExampleMaker:
     noise_behind: int = 0
     likeness: FactLikeness | None = None
     noise_choices: int = 1
+    mined: HardNoise | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_segments", "segment_size", "num_queries", "query_size"):
@@ -151,6 +153,7 @@ class ExampleMaker:
             ),
             likeness=self.likeness,
             choices=self.noise_choices,
+            mined=self.mined,
         )
         return ForkedExample(context, mask, queries, query_mask, loss_mask)
 

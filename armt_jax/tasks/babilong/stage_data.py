@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from armt_jax.config import BabilongExperiment
+from armt_jax.config import BabilongExperiment, ConfigError
 from armt_jax.evaluation.scoring import MarkedAnswer
+from armt_jax.models.protocol import Params, SegmentModel
+from armt_jax.processes import is_main
+from armt_jax.recurrence.gates import with_gates
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
 from armt_jax.tasks.babilong.likeness import FactLikeness
+from armt_jax.tasks.babilong.mining import MinedNoise, mine
 from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.tasks.babilong.questions import QuestionSource, training_questions
 from armt_jax.tasks.babilong.sample import make_query, sample_rng
@@ -47,6 +52,8 @@ class BabilongData:
     maker: ExampleMaker
     validation_maker: ExampleMaker
     scoring: MarkedAnswer
+    mined_from: int = 0
+    mining_key: int = 0
     validation_size: int = VALIDATION_SIZE
 
     def validation(self, samples: int) -> ForkedExample:
@@ -58,6 +65,36 @@ class BabilongData:
     def stream(self, seed: int, batch_size: int, **place: Any) -> BatchStream:
         """See ``StageData``."""
         return babilong_stream(self.maker, seed, batch_size, **place)
+
+    def for_model(
+        self,
+        model: SegmentModel,
+        params: Params,
+        path: Path,
+        begins: bool,
+        say: Callable[[str], None],
+    ) -> BabilongData:
+        """See ``DataForModel``: with noise that ``model`` has trouble with, where it is mined."""
+        if self.mined_from == 0:
+            return self
+        path = path.with_suffix(".npz")
+        mined = None if begins else _load(path, say)
+        if mined is None:
+            say(f"reading {self.mined_from:,} segments of noise for what opens the write gates")
+            armt = with_gates(model)
+            mined = mine(armt, params, self.maker, self.mined_from, self.mining_key)
+            say(mined.describe())
+            if is_main():
+                mined.save(path)
+        return dataclasses.replace(self, maker=dataclasses.replace(self.maker, mined=mined))
+
+
+def _load(path: Path, say: Callable[[str], None]) -> MinedNoise | None:
+    try:
+        return MinedNoise.load(path)
+    except ConfigError as error:
+        say(f"warning: {error}: mining again, so the run does not end as an uninterrupted one")
+        return None
 
 
 def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
@@ -134,7 +171,9 @@ def _stage(
         label += f", up to {before} of noise before and {behind} behind"
     weights = curriculum.drift_weight[index], curriculum.gate_weight[index]
     scoring = MarkedAnswer(sizes.answer, before, behind, *weights)
-    return BabilongData(label, training, validation, scoring)
+    mined_from = curriculum.noise_mined[index]
+    key = stream_key(config.seed, index, "mining")
+    return BabilongData(label, training, validation, scoring, mined_from, key)
 
 
 def query_sizes(

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from armt_jax.tasks.babilong.likeness import FactLikeness, likest_segment
 from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
+
+
+class HardNoise(Protocol):
+    """Segments that a model has trouble with: ``mining.MinedNoise``."""
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The ids of one."""
+        ...
 
 
 def surround(
@@ -17,6 +27,7 @@ def surround(
     behind: tuple[int, int],
     likeness: FactLikeness | None = None,
     choices: int = 1,
+    mined: HardNoise | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A context between segments of noise, next to which they stand; padding is outermost.
 
@@ -28,6 +39,7 @@ def surround(
       before: the least and the most segments in front, uniformly; there is room for the most.
       behind: the same of what follows.
       likeness, choices: each segment behind is the likest to facts of 1 to ``choices`` random ones.
+      mined: if there are any, every other segment behind is one of these instead.
 
     Returns:
       Context int32 and mask bool, both ``[before + s + behind, t]``.
@@ -39,7 +51,7 @@ def surround(
         contexts.insert(0, np.roll(noise, unused, axis=0))
         masks.insert(0, np.roll(full, unused, axis=0))
     if behind[1]:
-        noise, full = _noise(books, behind, context.shape[1], rng, likeness, choices)
+        noise, full = _noise(books, behind, context.shape[1], rng, likeness, choices, mined)
         contexts.append(noise)
         masks.append(full)
     return np.concatenate(contexts), np.concatenate(masks)
@@ -52,6 +64,7 @@ def _noise(
     rng: np.random.Generator,
     likeness: FactLikeness | None = None,
     choices: int = 1,
+    mined: HardNoise | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Segments of one passage, or each chosen by itself, then padding."""
     count = int(rng.integers(bounds[0], bounds[1], endpoint=True))
@@ -62,5 +75,8 @@ def _noise(
             noise[index] = likest_segment(books, likeness, size, choices, rng)
     else:
         noise[:count] = draw_passage(books, tokens, rng).read(0, tokens).reshape(count, size)
+    if mined is not None:
+        for index in np.flatnonzero(rng.integers(2, size=count)):
+            noise[index] = mined.draw(rng)
     full[:count] = True
     return noise, full

@@ -55,7 +55,7 @@ def babilong_stream(
     )
 
 
-def stream_key(seed: int, stage: int = 0) -> int:
-    """A 64-bit name for a stream of training examples: neighbouring seeds share nothing."""
-    text = f"babilong-train {int(seed)} {int(stage)}"
+def stream_key(seed: int, stage: int = 0, purpose: str = "train") -> int:
+    """A 64-bit name for a stream of examples: neighbouring seeds share nothing."""
+    text = f"babilong-{purpose} {int(seed)} {int(stage)}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

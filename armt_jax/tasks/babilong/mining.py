@@ -1,0 +1,136 @@
+"""Hard negatives: the noise that a model's own write gates open for.
+
+What opens a gate of a trained memory is rare, one segment in hundreds, and another one in every
+model ("Mary", "Uncle John" in one of qa1's). Random noise hardly ever shows it to the loss, and a
+measure that knows no model guesses at it. So the model reads much noise when a stage begins, which
+costs a hundredth of training on it, and is then trained on what was nearest to opening a gate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.memory import associative
+from armt_jax.models import ARMT
+from armt_jax.models.protocol import Params, Segment
+from armt_jax.recurrence import run_segments
+from armt_jax.recurrence.gates import OPEN, side_by_side
+from armt_jax.tasks.babilong.examples import ExampleMaker
+from armt_jax.tasks.babilong.noise import draw_passage, write_arrays
+from armt_jax.tasks.babilong.sample import sample_rng
+
+# One in so many segments is kept: with a model that is nearly right, those near to a gate's border.
+KEPT = 256
+_STORIES = 32
+_SEGMENTS = 32  # read after each story in one call
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MinedNoise:
+    """What was found.
+
+    Attributes:
+      windows: ids ``[k, 2 t]``: a segment of ``t`` in the middle, half of one more on either side.
+      opened: share of all segments read, in which a gate was open.
+      logits: float32 ``[k]``, the widest gate's of each window's segment, the highest first.
+    """
+
+    windows: np.ndarray
+    opened: float
+    logits: np.ndarray
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Ids ``[t]`` of one of them, moved by up to half a segment."""
+        window = self.windows[rng.integers(self.windows.shape[0])]
+        size = window.size // 2
+        start = int(rng.integers(size, endpoint=True))
+        return window[start : start + size]
+
+    def describe(self) -> str:
+        """For people, on one line."""
+        return (
+            f"{self.opened:.2e} of the segments of noise open a gate; the {self.logits.size:,} "
+            f"nearest to it have logits from {self.logits[-1]:.1f} to {self.logits[0]:.1f}"
+        )
+
+    def save(self, path: Path) -> None:
+        """As a file, whole or not at all."""
+        arrays = {**vars(self), "opened": np.float64(self.opened)}
+        write_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> MinedNoise:
+        """What ``save`` wrote.
+
+        Raises:
+          ConfigError: a file that is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:  # a zip: checks its sums
+                return cls(arrays["windows"], float(arrays["opened"]), arrays["logits"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{str(path)!r}: must be a file of mined noise ({error})") from error
+
+
+def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: int) -> MinedNoise:
+    """Of ``searched`` random segments, or a few more, those that open the widest gates.
+
+    Each is read from the memory of one of 32 stories, and nothing is written.
+
+    Args:
+      model, params: what reads; the parameters of one process.
+      maker: of the stage: its stories and its books.
+      searched: segments of noise.
+      key: names the stream that stories and noise are drawn from.
+    """
+    stories = min(_STORIES, searched)
+    count = min(_SEGMENTS, -(-searched // stories))
+    each, size = stories * count, maker.segment_size
+    state = _after_stories(model, params, maker, stories, key)
+    read = jax.jit(lambda params, state, tokens: _widest(model, params, state, tokens))
+    windows, logits = np.zeros((0, 2 * size), np.int32), np.zeros(0, np.float32)
+    opened, calls, kept = 0, -(-searched // each), max(1, searched // KEPT)
+    for call in range(calls):
+        rng = sample_rng(key, stories + call)
+        tokens = draw_passage(maker.books, (each + 1) * size, rng).read(0, (each + 1) * size)
+        found = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.int32), 2 * size)[::size]
+        middle = found[:, size // 2 : size // 2 + size].reshape(count, stories, size)
+        widest, gates = jax.device_get(read(params, state, middle))
+        opened += int(np.sum(gates > OPEN))
+        windows, logits = np.concatenate([windows, found]), np.append(logits, widest.ravel())
+        best = np.argsort(-logits, kind="stable")[:kept]
+        windows, logits = windows[best], logits[best]
+    return MinedNoise(windows, opened / (calls * each), logits)
+
+
+def _after_stories(model: ARMT, params: Params, maker: ExampleMaker, stories: int, key: int) -> Any:
+    bare = dataclasses.replace(maker, noise_before=0, noise_behind=0)
+    made = [bare.forked(sample_rng(key, index)) for index in range(stories)]
+    tokens, mask = (
+        np.stack([getattr(one, name) for one in made], axis=1)
+        for name in ("context", "context_mask")
+    )
+    state = model.init_state(stories)
+    segments = Segment(jnp.asarray(tokens), jnp.asarray(mask))
+    return jax.jit(
+        lambda params, state, segments: run_segments(
+            model, params, state, segments, need_hidden=False
+        )[0]
+    )(params, state, segments)
+
+
+def _widest(
+    model: ARMT, params: Params, state: Any, tokens: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Of segments ``[s, b, t]``: the highest logit and the widest gate, both ``[s, b]``."""
+    logits = side_by_side(model, params, state, Segment(tokens, jnp.ones(tokens.shape, bool)))
+    gates = associative.gate(model.rule, logits)
+    return jnp.max(logits, axis=(1, 3)).astype(jnp.float32), jnp.max(gates, axis=(1, 3))
