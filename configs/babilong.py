@@ -80,6 +80,7 @@ def _default(task: str) -> dict[str, Any]:
             "noise": "books",
             "tokenizer": "small",
             "segment_size": 64,
+            "segment_overlap": 0,
         },
         "curriculum": {
             "num_segments": (4, 4, 4, 4, 4, 4, 8, 8, 8, 8),
@@ -121,7 +122,12 @@ def _paper(task: str) -> dict[str, Any]:
         },
         "optimizer": {"learning_rate": 1e-4, "weight_decay": 0.01, "clip": "norm"},
         "train": {"batch_size": 64, "grad_accum": 4, "remat": "segment"},
-        "task": {"facts": "babi", "tokenizer": "gpt2", "segment_size": 512},
+        "task": {
+            "facts": "babi",
+            "tokenizer": "gpt2",
+            "segment_size": 512,
+            "segment_overlap": 0,
+        },
         "curriculum": {
             "num_segments": (2, 3, 5, 8, 16, 32),
             "segment_size": (0,) * 6,

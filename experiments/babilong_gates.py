@@ -23,6 +23,7 @@ from armt_jax.config import BabilongExperiment, ConfigError
 from armt_jax.evaluation.gate_statistics import GateRow, gate_statistics
 from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.models import ARMT, create_model
+from armt_jax.recurrence.segmenting import count_overlapping
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
 from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
@@ -98,10 +99,11 @@ def _look(
         for index, question in zip(range(contexts), questions, strict=False)
     ]
     with reading_progress() as progress:
-        bar = progress.add_task("segments", total=tokens // size)
+        overlap = task.segment_overlap
+        bar = progress.add_task("segments", total=count_overlapping(tokens, size, overlap))
         rows, opened = gate_statistics(
             model, params, samples, size, _TEXTS.value,
-            lambda done: progress.update(bar, completed=done),
+            lambda done: progress.update(bar, completed=done), overlap,
         )  # fmt: skip
     texts: list[dict[str, object]] = [
         {"gate": one.gate, "layer": one.layer, "text": tokenizer.decode(one.tokens)}

@@ -63,6 +63,7 @@ def main(argv: list[str]) -> None:
         "seed": config.seed,
         "step": found.step,
         "segment_size": config.task.segment_size,
+        "segment_overlap": config.task.segment_overlap,
         "contexts": _CONTEXTS.value,
         "commit": git_commit(),
     }
@@ -79,12 +80,13 @@ def _measure(
     tokenizer = setup.tokenizer(task, config.model.vocab_size, Path(config.workdir))
     books = setup.tokenised_books(task, "test", tokenizer)
     questions = evaluation_questions(task.task, setup.data_folder(task))
-    size = task.segment_size
+    overlap = task.segment_overlap
+    size = task.segment_size - overlap
     contexts, asked = make_stories(
         books,
         questions,
         contexts=_CONTEXTS.value,
-        story_tokens=_STORY.value * size,
+        story_tokens=_STORY.value * size + overlap,
         noise_tokens=max(segments) * size,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,9 @@ def _measure(
     with reading_progress() as progress:
         bar = progress.add_task("tokens", total=total)
         for row in measure_retention(
-            fast_reader(create_model(config.model), params, size),
+            fast_reader(
+                create_model(config.model), params, task.segment_size, segment_overlap=overlap
+            ),
             tokenizer,
             contexts,
             asked,

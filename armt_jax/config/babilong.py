@@ -35,7 +35,7 @@ def with_later_settings(values: dict[str, Any]) -> dict[str, Any]:
     segments = stages.get("num_segments")
     count = len(segments) if isinstance(segments, (list, tuple)) else 0
     later = {name: [value] * count for name, value in _LATER.items()}
-    return values | {"curriculum": later | stages}
+    return values | {"task": {"segment_overlap": 0} | task, "curriculum": later | stages}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,9 @@ class BabilongConfig:
     ``facts`` are those of training: ``simulator`` (fresh stories, every question that a story can
     answer; qa1 to qa5) or ``babi`` (its training files). ``noise`` is ``books``, or ``built_in``
     where there are none. ``tokenizer`` is ``gpt2`` or ``small``: trained on the task, with
-    ``model.vocab_size`` entries. Segments have ``segment_size`` tokens.
+    ``model.vocab_size`` entries. Segments have ``segment_size`` tokens, of which the first
+    ``segment_overlap`` repeat the last ones of the segment before: a fact of one token more stands
+    whole in one of them, wherever it lies.
     """
 
     name: str
@@ -57,6 +59,7 @@ class BabilongConfig:
     noise: str
     tokenizer: str
     segment_size: int
+    segment_overlap: int = 0
 
     def __post_init__(self) -> None:
         one_of("task.name", self.name, (TASK_NAME,))
@@ -67,6 +70,12 @@ class BabilongConfig:
         one_of("task.noise", self.noise, NOISE_SOURCES)
         one_of("task.tokenizer", self.tokenizer, TOKENIZERS)
         positive(self, "task", "segment_size")
+        require(
+            0 <= self.segment_overlap < self.segment_size,
+            "task.segment_overlap",
+            self.segment_overlap,
+            f"must be from 0 to {self.segment_size - 1}, below task.segment_size",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,10 @@ class BabilongEvaluator:
         self.file = AnswerFile(folder / "babilong_answers.jsonl")
         tokenizer = setup.tokenizer(config.task, config.model.vocab_size, Path(config.workdir))
         self.books = setup.tokenised_books(config.task, "test", tokenizer)
-        self._reader = fast_reader(self.model, params, config.task.segment_size)
+        task = config.task
+        self._reader = fast_reader(
+            self.model, params, task.segment_size, segment_overlap=task.segment_overlap
+        )
 
     def answers(self, length: str, samples: int) -> list[Answer]:
         """All answers at one length, those that are in the file already and new ones.

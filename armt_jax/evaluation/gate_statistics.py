@@ -18,6 +18,7 @@ from armt_jax.inspection.observe import observe
 from armt_jax.models import ARMT
 from armt_jax.models.protocol import Params, Segment
 from armt_jax.recurrence.gates import OPEN
+from armt_jax.recurrence.segmenting import count_overlapping, overlapping
 from armt_jax.tasks.babilong.sample import BabilongSample
 
 _BLOCK = 32
@@ -61,6 +62,7 @@ def gate_statistics(
     segment_size: int,
     most: int = 20,
     on_block: Callable[[int], None] = lambda done: None,
+    segment_overlap: int = 0,
 ) -> tuple[list[GateRow], list[OpenedBy]]:
     """Gates over ``samples``, all of one length, read side by side.
 
@@ -72,6 +74,7 @@ def gate_statistics(
       segment_size: tokens of a segment.
       most: how many segments without a fact to return, those with the widest gates first.
       on_block: is called with the segments read so far of each sample.
+      segment_overlap: tokens of a segment that repeat the last ones of the one before.
 
     Returns:
       Two rows a layer, and what opened gates without being a fact.
@@ -79,13 +82,16 @@ def gate_statistics(
     Raises:
       ConfigError: a model that ``observe`` refuses.
     """
-    total = samples[0].num_tokens // segment_size
-    holds = np.stack([_holds_fact(sample, total, segment_size) for sample in samples], axis=1)
+    stride = segment_size - segment_overlap
+    total = count_overlapping(samples[0].num_tokens, segment_size, segment_overlap)
+    holds = [_holds_fact(sample, total, segment_size, stride) for sample in samples]
+    holds = np.stack(holds, axis=1)
     state, kept, widest = model.init_state(len(samples)), [], []
     for start in range(0, total, _BLOCK):
         stop = min(start + _BLOCK, total)
-        tokens = np.stack([one.read(start * segment_size, stop * segment_size) for one in samples])
-        tokens = tokens.reshape(len(samples), stop - start, segment_size).swapaxes(0, 1)
+        until = stop * stride + segment_overlap
+        tokens = np.stack([one.read(start * stride, until) for one in samples])
+        tokens = overlapping(tokens, segment_size, segment_overlap).swapaxes(0, 1)
         segments = Segment(jnp.asarray(tokens), jnp.ones(tokens.shape, bool))
         state, seen = observe(model, params, state, segments)
         small = seen._replace(keys=seen.keys[..., :0], rows=seen.rows[..., :0])
@@ -99,11 +105,12 @@ def gate_statistics(
     return [_row(seen, i, kind, where) for i in layers for kind, where in kinds], widest
 
 
-def _holds_fact(sample: BabilongSample, total: int, size: int) -> np.ndarray:
+def _holds_fact(sample: BabilongSample, total: int, size: int, stride: int) -> np.ndarray:
     """Bool ``[s]``: which segments have tokens of a fact."""
     holds = np.zeros(total + 1, bool)  # and what is behind the last whole one
     for start, stop in sample.fact_spans:
-        holds[min(start // size, total) : (stop - 1) // size + 1] = True
+        first = max(0, (start - size) // stride + 1)
+        holds[min(first, total) : (stop - 1) // stride + 1] = True
     return holds[:total]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from armt_jax.config import ConfigError
 from armt_jax.models.protocol import State
+from armt_jax.recurrence.segmenting import front_padding
 from armt_jax.streaming import StreamReader, StreamState, load_stream, save_stream
 
 
@@ -60,7 +61,7 @@ def read_contexts(
             f"contexts of {sorted(lengths)} tokens: must be one or more of one length"
         )
     total = lengths.pop()
-    padding = -total % reader.segment_size
+    padding = front_padding(total, reader.segment_size, reader.segment_overlap)
     state = _start(reader, len(contexts), pad_token, padding, snapshot)
     state = read_on(
         reader,
@@ -99,9 +100,8 @@ def read_on(
       padding: tokens that were fed before the first one.
     """
     done = saved = state.tokens_read - padding
-    step = reader.block_segments * reader.segment_size
     while done < stop:
-        until = min(done + step - (done + padding) % step, stop)
+        until = min(done + reader.until_block(done + padding), stop)
         tokens = np.stack([context.read(done, until) for context in contexts])
         state, done = reader.feed(state, tokens), until
         if on_block is not None:

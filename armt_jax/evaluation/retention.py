@@ -173,11 +173,11 @@ def measure_retention(
     Raises:
       ConfigError: numbers that do not ascend, longer than the contexts, or nothing known at 0.
     """
-    told, size = contexts[0].story.num_tokens, reader.segment_size
+    told, size, overlap = contexts[0].story.num_tokens, reader.stride, reader.segment_overlap
     places = [0, *segments]
     if any(low >= high for low, high in itertools.pairwise(places)):
         raise ConfigError(f"segments = {tuple(segments)}: must ascend, from 1 on")
-    if told % size or told + places[-1] * size > contexts[0].num_tokens:
+    if (told - overlap) % size or told + places[-1] * size > contexts[0].num_tokens:
         raise ConfigError(f"segments = {places[-1]}: is more than the contexts have")
     notes, snapshot = file.with_suffix(".json"), file.with_suffix(".safetensors")
     found: dict[str, list[list[bool]]] = json.loads(notes.read_text()) if notes.is_file() else {}

@@ -14,6 +14,7 @@ from armt_jax.inspection.strength import Strength
 from armt_jax.models.protocol import Segment
 from armt_jax.reading.documents import Document, TokenDocument
 from armt_jax.reading.reading_model import ReadingModel
+from armt_jax.recurrence.segmenting import count_overlapping, front_padding, overlapping
 
 SCHEMA = "armt_jax.inspection"
 _DIGITS = 6
@@ -50,12 +51,13 @@ def first_segments(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and mask ``[s, t]`` of the first segments, cut as ``Memory.read`` cuts them."""
     total = source.num_tokens
-    size = model.segment_size
-    padding = -total % size
-    count = min(num_segments, (total + padding) // size)
-    tokens = np.concatenate([np.zeros(padding, np.int32), source.read(0, count * size - padding)])
+    sizes = model.segment_size, model.segment_overlap
+    padding = front_padding(total, *sizes)
+    count = min(num_segments, count_overlapping(total + padding, *sizes))
+    stop = count * (sizes[0] - sizes[1]) + sizes[1] - padding
+    tokens = np.concatenate([np.zeros(padding, np.int32), source.read(0, stop)])
     mask = np.arange(tokens.size) >= padding
-    return tokens.reshape(count, size), mask.reshape(count, size)
+    return overlapping(tokens, *sizes), overlapping(mask, *sizes)
 
 
 def cosine_similarity(keys: np.ndarray) -> np.ndarray:

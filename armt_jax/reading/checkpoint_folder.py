@@ -105,6 +105,7 @@ def save_checkpoint(
         "name": reading.name,
         "step": found.step,
         "segment_size": reading.segment_size,
+        "segment_overlap": reading.segment_overlap,
         "form": form.kind,
         "question_end": form.question_end,
         "model": dataclasses.asdict(reading.model.config),
@@ -135,8 +136,10 @@ def _load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
         raise ConfigError(f"{where!r}: lacks {', '.join(missing)}")
     if about["form"] != BabilongForm.kind:
         raise ConfigError(f"{where!r}: form = {about['form']!r}, must be {BabilongForm.kind!r}")
-    if not isinstance(about["segment_size"], int):
-        raise ConfigError(f"{where!r}: segment_size = {about['segment_size']!r}, must be a number")
+    overlap = about.get("segment_overlap", 0)  # folders of earlier versions know none
+    for name, value in (("segment_size", about["segment_size"]), ("segment_overlap", overlap)):
+        if not isinstance(value, int):
+            raise ConfigError(f"{where!r}: {name} = {value!r}, must be a number")
     try:
         config = ModelConfig(**about["model"])
     except TypeError as error:
@@ -152,7 +155,7 @@ def _load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
         )
     form = BabilongForm(tokenizer, about["question_end"])
     model = create_model(config)
-    return ReadingModel(model, params, form, about["segment_size"], about["name"])
+    return ReadingModel(model, params, form, about["segment_size"], about["name"], overlap)
 
 
 def _read_run(folder: Path, step: int | str, warn: Any) -> tuple[ReadingModel, Restored]:
@@ -175,7 +178,12 @@ def _read_run(folder: Path, step: int | str, warn: Any) -> tuple[ReadingModel, R
         raise ConfigError(f"folder {str(folder)!r}: has no checkpoint yet")
     form = BabilongForm(tokenizer, question_end(task.task))
     reading = ReadingModel(
-        create_model(config), found.state.params, form, task.segment_size, experiment.name
+        create_model(config),
+        found.state.params,
+        form,
+        task.segment_size,
+        experiment.name,
+        task.segment_overlap,
     )
     return reading, found
 

@@ -208,11 +208,11 @@ class Memory:
             for tokens in source:
                 yield 0, tokens
             return
-        size = self.model.segment_size
-        padding = -source.num_tokens % size
-        step = self.model.reader.block_segments * size
+        reader = self.model.reader
         while done < source.num_tokens:
-            stop = min(done + step - (done + padding) % step, source.num_tokens)
+            padding = reader.padding(self._state, source.num_tokens) if done == 0 else 0
+            fed = self._state.tokens.shape[1] + padding
+            stop = min(done + reader.until_block(fed), source.num_tokens)
             yield padding if done == 0 else 0, source.read(done, stop)
             done = stop
 
@@ -225,7 +225,7 @@ class Memory:
     def _padded(self, state: StreamState) -> StreamState:
         """``state`` with the rest of its text as a segment, padding in front; ``state`` is fed."""
         rest = state.tokens.shape[1]
-        if rest == 0:
+        if self.model.reader.unread(state) == 0:
             return state
         padding = np.zeros((1, self.model.segment_size - rest), np.int32)
         tokens = np.concatenate([padding, state.tokens], axis=1)

@@ -9,6 +9,7 @@ the beginning of the next one, where a text is half read. Metadata (all strings)
     parameters      digest of its parameters
     form            fingerprint of tokenizer and form of text
     segment_size    tokens of a segment
+    segment_overlap tokens of it that repeat the last ones of the segment before
     texts           JSON: of each text its name, digest (SHA-256), tokens read, tokens, complete
     tokens_read     of all texts
     fed             tokens fed, padding counted
@@ -87,6 +88,7 @@ def save(
         "parameters": model.parameters_digest,
         "form": model.form.fingerprint,
         "segment_size": str(model.segment_size),
+        "segment_overlap": str(model.segment_overlap),
         "texts": json.dumps([dataclasses.asdict(text) for text in texts]),
         "tokens_read": str(sum(text.tokens for text in texts)),
         "fed": str(state.tokens_read),
@@ -169,10 +171,13 @@ def _check_model(about: Mapping[str, str], model: ReadingModel, where: str) -> N
         ("parameters", model.parameters_digest, "was made by other parameters of such a model"),
         ("form", model.form.fingerprint, "was read with another tokenizer or form of text"),
         ("segment_size", str(model.segment_size), "was read in other segments"),
+        ("segment_overlap", str(model.segment_overlap), "was read in other segments"),
     ):
-        if about[name] != expected:
+        # Files of earlier versions know no overlap: they have none.
+        stored = about.get(name, "0")
+        if stored != expected:
             raise ConfigError(
-                f"{where}: {what}: {name} {about[name][:_LETTERS]} there, "
+                f"{where}: {what}: {name} {stored[:_LETTERS]} there, "
                 f"{expected[:_LETTERS]} here ({model.name})"
             )
 

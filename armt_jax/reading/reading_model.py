@@ -15,6 +15,7 @@ from armt_jax.config import ConfigError
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.reading.documents import encoded
 from armt_jax.reading.forms import TextForm
+from armt_jax.recurrence.segmenting import check_overlap
 from armt_jax.streaming import StreamReader, fast_reader
 
 # Tokens that one call of the compiled program reads: so many that calls cost little, so few that
@@ -33,6 +34,7 @@ class ReadingModel:
       form: how text becomes tokens, as the model was trained.
       segment_size: tokens of a segment, as the model was trained.
       name: for people.
+      segment_overlap: tokens of a segment that repeat the last ones of the one before.
     """
 
     model: SegmentModel
@@ -40,16 +42,19 @@ class ReadingModel:
     form: TextForm
     segment_size: int
     name: str = "model"
+    segment_overlap: int = 0
 
     def __post_init__(self) -> None:
         if self.segment_size < 1:
             raise ConfigError(f"segment_size = {self.segment_size}: must be at least 1")
         self.model.config.check_segment(self.segment_size)
+        check_overlap(self.segment_size, self.segment_overlap)
 
     @functools.cached_property
     def reader(self) -> StreamReader:
         """The reader of texts; over two devices where there are two and the model can."""
-        return fast_reader(self.model, self.params, self.segment_size, _BLOCK_TOKENS)
+        sizes = self.segment_size, _BLOCK_TOKENS, self.segment_overlap
+        return fast_reader(self.model, self.params, *sizes)
 
     @functools.cached_property
     def parameters_digest(self) -> str:

@@ -14,7 +14,11 @@ BLOCK_TOKENS = 32_768
 
 
 def fast_reader(
-    model: SegmentModel, params: Params, segment_size: int, block_tokens: int = BLOCK_TOKENS
+    model: SegmentModel,
+    params: Params,
+    segment_size: int,
+    block_tokens: int = BLOCK_TOKENS,
+    segment_overlap: int = 0,
 ) -> StreamReader:
     """A reader in large blocks; over two devices where there are two and the model can."""
     devices = min(2, jax.local_device_count())
@@ -24,6 +28,7 @@ def fast_reader(
         model,
         params,
         segment_size=segment_size,
+        segment_overlap=segment_overlap,
         block_segments=max(1, block_tokens // segment_size),
         mesh=context_mesh(devices) if shares else None,
     )

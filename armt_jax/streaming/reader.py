@@ -28,6 +28,12 @@ from armt_jax.models.armt import ARMT, ArmtState
 from armt_jax.models.layers import unstack_layers
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
 from armt_jax.recurrence.run import check_mask, check_tokens
+from armt_jax.recurrence.segmenting import (
+    check_overlap,
+    count_overlapping,
+    front_padding,
+    overlapping,
+)
 from armt_jax.recurrence.wavefront import check_mesh, read_wavefront
 from armt_jax.sharding import replicated
 
@@ -37,7 +43,8 @@ class StreamState(NamedTuple):
 
     Attributes:
       memory: the model's state after the last complete segment, on the device.
-      tokens, mask: ``[b, r]`` numpy, the beginning of the next segment, not yet in the memory.
+      tokens, mask: ``[b, r]`` numpy, the beginning of the next segment; what it does not repeat of
+        the last one is not yet in the memory.
       tokens_read: tokens fed so far, to each text (padding counts).
       ticket: ready when ``memory`` is.
     """
@@ -55,6 +62,7 @@ class StreamReader:
     Attributes:
       model, params: what reads; the layers of ``params`` apart (``unstack_layers``).
       segment_size: tokens of a segment.
+      segment_overlap: tokens of it that repeat the last ones of the segment before.
       block_segments: segments that one call of the compiled program reads at most.
     """
 
@@ -64,6 +72,7 @@ class StreamReader:
         params: Params,
         *,
         segment_size: int,
+        segment_overlap: int = 0,
         block_segments: int = 32,
         mesh: Mesh | None = None,
     ) -> None:
@@ -73,13 +82,15 @@ class StreamReader:
         devices (``recurrence.wavefront``); None: one device reads.
 
         Raises:
-          ConfigError: sizes below 1, a segment longer than the model's positions, a mesh that the
-            model or the segment cannot be shared out over.
+          ConfigError: sizes below 1, an overlap of a whole segment, a segment longer than the
+            model's positions, a mesh that the model or the segment cannot be shared out over.
         """
         for name, value in (("segment_size", segment_size), ("block_segments", block_segments)):
             if value < 1:
                 raise ConfigError(f"{name} = {value}: must be at least 1")
         model.config.check_segment(segment_size)
+        check_overlap(segment_size, segment_overlap)
+        self.segment_overlap = segment_overlap
         self.model, self.segment_size, self.block_segments = model, segment_size, block_segments
         self.params, self._everywhere = unstack_layers(params), None
         read = functools.partial(_read_block, model, segment_size)
@@ -132,17 +143,22 @@ class StreamReader:
         tokens = np.concatenate([state.tokens, tokens], axis=1)
         mask = np.concatenate([state.mask, mask], axis=1)
         memory, ticket = state.memory, state.ticket
-        whole = tokens.shape[1] // self.segment_size * self.segment_size
-        step = self.block_segments * self.segment_size
-        for start in range(0, whole, step):
-            stop = min(start + step, whole)
-            block = Segment(_fill(tokens[:, start:stop], step), _fill(mask[:, start:stop], step))
+        size, overlap = self.segment_size, self.segment_overlap
+        total = count_overlapping(tokens.shape[1], size, overlap)
+        for first in range(0, total, self.block_segments):
+            count = min(self.block_segments, total - first)
+            start, stop = first * self.stride, (first + count) * self.stride + overlap
+            parts = (
+                overlapping(x[:, start:stop], size, overlap).reshape(x.shape[0], -1)
+                for x in (tokens, mask)
+            )
+            block = Segment(*(_fill(x, self.block_segments * size) for x in parts))
             earlier = ticket
-            count = np.int32((stop - start) // self.segment_size)
-            memory, ticket = self._read(self.params, memory, block, count)
+            memory, ticket = self._read(self.params, memory, block, np.int32(count))
             # Without a limit the host would queue the whole text's blocks.
             earlier.block_until_ready()
-        return StreamState(memory, tokens[:, whole:], mask[:, whole:], read, ticket)
+        read_whole = total * self.stride
+        return StreamState(memory, tokens[:, read_whole:], mask[:, read_whole:], read, ticket)
 
     def feed_all(self, state: StreamState, blocks: Iterable[np.ndarray]) -> StreamState:
         """``feed`` of every block that a lazy text yields."""
@@ -157,7 +173,7 @@ class StreamReader:
         """
         rest = state.tokens.shape[1]
         self._check_unfed(state)
-        if rest == 0:  # a copy: the next feed takes the state's own
+        if self.unread(state) == 0:  # a copy: the next feed takes the state's own
             return jax.tree.map(jnp.copy, state.memory)
         last = Segment(
             _fill(state.tokens, self.segment_size),
@@ -165,6 +181,26 @@ class StreamReader:
             jnp.full((state.tokens.shape[0],), rest, jnp.int32),
         )
         return self._last(self.params, state.memory, last)
+
+    @property
+    def stride(self) -> int:
+        """Tokens from the beginning of a segment to that of the next."""
+        return self.segment_size - self.segment_overlap
+
+    def unread(self, state: StreamState) -> int:
+        """Tokens of each text that are in no segment yet."""
+        rest = state.tokens.shape[1]
+        return rest - self.segment_overlap if state.tokens_read > rest else rest
+
+    def padding(self, state: StreamState, length: int) -> int:
+        """Tokens to feed before ``length`` more so that whole segments hold all of them."""
+        held = state.tokens.shape[1]
+        return front_padding(length, self.segment_size, self.segment_overlap, held)
+
+    def until_block(self, fed: int) -> int:
+        """Tokens from the first ``fed`` of a text on to where a call's block of segments ends."""
+        block, begun = self.block_segments * self.stride, fed - self.segment_overlap
+        return block - begun if begun < 0 else block - begun % block
 
     def _check_unfed(self, state: StreamState) -> None:
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(state.memory)):

@@ -38,6 +38,7 @@ def save_stream(path: str | os.PathLike[str], reader: StreamReader, state: Strea
         "model": model_fingerprint(reader),
         "digest": _digest(arrays[name] for name in sorted(arrays)),
         "segment_size": str(reader.segment_size),
+        "segment_overlap": str(reader.segment_overlap),
         "tokens_read": str(state.tokens_read),
     }
     path = Path(path)
@@ -80,11 +81,15 @@ def load_stream(path: str | os.PathLike[str], reader: StreamReader) -> StreamSta
         raise ConfigError(f"{where}: is damaged, its arrays are not what was saved")
     if about.get("model") != model_fingerprint(reader):
         raise ConfigError(f"{where}: belongs to another model or to other parameters")
-    if about.get("segment_size") != str(reader.segment_size):
-        raise ConfigError(
-            f"{where}: was read with segment_size = {about.get('segment_size')}, "
-            f"this reader has {reader.segment_size}"
-        )
+    # Files of earlier versions know no overlap: they have none.
+    for name, stored in (
+        ("segment_size", about.get("segment_size")),
+        ("segment_overlap", about.get("segment_overlap", "0")),
+    ):
+        if stored != str(getattr(reader, name)):
+            raise ConfigError(
+                f"{where}: was read with {name} = {stored}, this reader has {getattr(reader, name)}"
+            )
     empty = reader.start(arrays["tokens"].shape[0])
     paths = jax.tree_util.tree_leaves_with_path(empty.memory)
     leaves = [jnp.asarray(arrays[_name(path)]) for path, _ in paths]

@@ -97,7 +97,7 @@ def test_questions_come_from_standard_input(
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
     code, out, err = command(ask, checkpoint, f"--memory={book.parent / 'm'}")
     lines = answers_of(checkpoint, QUESTIONS).splitlines()
-    assert out.splitlines() == [line.split("\t")[1] for line in lines]
+    assert out.splitlines() == [line.split("\t", 1)[1] for line in lines]
     assert "an empty one ends" in err
 
 

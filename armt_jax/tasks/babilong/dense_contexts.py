@@ -42,7 +42,7 @@ def write_densely(
     noise: float,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Context int32 and mask bool, ``[s * t]``: the last segments hold facts, padding around them.
+    """Context int32 and mask bool, ``[s, t]``: the last segments hold facts, padding around them.
 
     Args:
       books: the noise.
@@ -58,7 +58,7 @@ def write_densely(
         start = int(rng.integers(0, shape[1] - tokens.size, endpoint=True))
         context[row, start : start + tokens.size] = tokens
         mask[row, start : start + tokens.size] = True
-    return context.reshape(-1), mask.reshape(-1)
+    return context, mask
 
 
 def _among_noise(

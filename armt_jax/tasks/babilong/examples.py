@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from armt_jax.config import ConfigError
+from armt_jax.recurrence.segmenting import check_overlap, overlapping
 from armt_jax.tasks.babilong.babi import Question
 from armt_jax.tasks.babilong.dense_contexts import Segments, spread, write_densely
 from armt_jax.tasks.babilong.events import SIMULATED_TASKS
@@ -98,6 +99,8 @@ class ExampleMaker:
         a random number holds noise and the others are padding.
       likeness, noise_choices: each segment behind is chosen among so many at most (``surround``).
       mined: noise that every other segment behind is taken from.
+      overlap: tokens that a segment repeats of the one before, where facts stand anywhere; the
+        sequence has none.
 
     Raises:
       ConfigError: a size below 1.
@@ -120,15 +123,16 @@ class ExampleMaker:
     likeness: FactLikeness | None = None
     noise_choices: int = 1
     mined: HardNoise | None = None
+    overlap: int = 0
 
     def __post_init__(self) -> None:
         for name in ("max_segments", "segment_size", "num_queries", "query_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        check_overlap(self.segment_size, self.overlap)
 
     def forked(self, rng: np.random.Generator) -> ForkedExample:
         """A context of whole segments and up to ``num_queries`` questions about it."""
-        shape = (self.max_segments, self.segment_size)
         context, mask, asked = self._contents(rng)
         queries = np.zeros((self.num_queries, self.query_size), np.int32)
         query_mask, loss_mask = np.zeros(queries.shape, bool), np.zeros(queries.shape, bool)
@@ -144,8 +148,8 @@ class ExampleMaker:
             loss_mask[row, :size] = query.loss_mask
         context, mask = surround(
             self.books,
-            context.reshape(shape),
-            mask.reshape(shape),
+            context,
+            mask,
             rng,
             *(
                 (0 if self.random_segments else most, most)
@@ -154,16 +158,18 @@ class ExampleMaker:
             likeness=self.likeness,
             choices=self.noise_choices,
             mined=self.mined,
+            overlap=self.overlap,
         )
         return ForkedExample(context, mask, queries, query_mask, loss_mask)
 
     def _contents(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Query]]:
-        """Tokens of the context and their mask, ``[s * t]``, and the questions."""
+        """Tokens of the context and their mask, ``[s, t]``, and the questions."""
         shape = (self.max_segments, self.segment_size)
         if self.facts_per_segment == 0:
-            sample = self._sample(rng, reserved=0)
-            context = _pad_left(sample.context(), self.max_segments * self.segment_size)
-            mask = np.arange(context.size) >= context.size - sample.num_tokens
+            sample = self._sample(rng, 0, self.overlap)
+            told = overlapping(sample.context(), self.segment_size, self.overlap)
+            context, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+            context[-len(told) :], mask[-len(told) :] = told, True
             return context, mask, self._queries(sample.question, sample.query, rng)
         tokenizer = self.books.tokenizer
         if self.names:
@@ -183,7 +189,7 @@ class ExampleMaker:
         Raises:
           ConfigError: question and answer are longer than the 20 tokens reserved for them.
         """
-        sample = self._sample(rng, reserved=RESERVED_TOKENS)
+        sample = self._sample(rng, RESERVED_TOKENS, 0)
         tokens = sample.sequence()
         size = self.max_segments * self.segment_size
         if sample.query.tokens.size > RESERVED_TOKENS:
@@ -196,15 +202,17 @@ class ExampleMaker:
         mask = np.arange(size) >= size - tokens.size
         return SequenceExample(_pad_left(tokens, size), mask, loss_mask)
 
-    def _sample(self, rng: np.random.Generator, reserved: int) -> BabilongSample:
-        largest = self.max_segments * self.segment_size - reserved
+    def _sample(self, rng: np.random.Generator, reserved: int, overlap: int) -> BabilongSample:
+        """A sample that with ``reserved`` tokens more fills segments with ``overlap``."""
+        stride, more = self.segment_size - overlap, overlap - reserved
+        largest = self.max_segments * stride + more
         question = self._question(rng, largest // TOKENS_PER_FACT, largest)
         facts = self.books.tokenizer.facts(question.facts)
-        fewest = max(1, -(-(sum(map(len, facts)) + reserved) // self.segment_size))
+        fewest = max(1, -(-(sum(map(len, facts)) - more) // stride))
         segments = self.max_segments
         if self.random_segments:
             segments = int(rng.integers(fewest, self.max_segments, endpoint=True))
-        tokens = segments * self.segment_size - reserved
+        tokens = segments * stride + more
         return build_sample(self.books, question, tokens, rng, self.depth)
 
     def _question(self, rng: np.random.Generator, most: int, largest: int) -> Question:

@@ -94,6 +94,7 @@ def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: i
     stories = min(_STORIES, searched)
     count = min(_SEGMENTS, -(-searched // stories))
     each, size = stories * count, maker.segment_size
+    params = jax.device_put(params)
     state = _after_stories(model, params, maker, stories, key)
     read = jax.jit(lambda params, state, tokens: _widest(model, params, state, tokens))
     windows, logits = np.zeros((0, 2 * size), np.int32), np.zeros(0, np.float32)

@@ -156,6 +156,7 @@ def _stage(
             noise_behind=behind,
             likeness=likeness,
             noise_choices=curriculum.noise_choices[index],
+            overlap=task.segment_overlap,
         )
         for source, count, random_segments in (
             (sources[0], most, curriculum.random_num_segments),

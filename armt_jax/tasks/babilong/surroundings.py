@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from armt_jax.recurrence.segmenting import overlapping
 from armt_jax.tasks.babilong.likeness import FactLikeness, likest_segment
 from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
 
@@ -28,6 +29,7 @@ def surround(
     likeness: FactLikeness | None = None,
     choices: int = 1,
     mined: HardNoise | None = None,
+    overlap: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A context between segments of noise, next to which they stand; padding is outermost.
 
@@ -40,18 +42,21 @@ def surround(
       behind: the same of what follows.
       likeness, choices: each segment behind is the likest to facts of 1 to ``choices`` random ones.
       mined: if there are any, every other segment behind is one of these instead.
+      overlap: tokens that a segment repeats of the one before, where they are of one passage.
 
     Returns:
       Context int32 and mask bool, both ``[before + s + behind, t]``.
     """
     contexts, masks = [context], [mask]
     if before[1]:
-        noise, full = _noise(books, before, context.shape[1], rng)
+        noise, full = _noise(books, before, context.shape[1], overlap, rng)
         unused = int(np.sum(~full[:, 0]))
         contexts.insert(0, np.roll(noise, unused, axis=0))
         masks.insert(0, np.roll(full, unused, axis=0))
     if behind[1]:
-        noise, full = _noise(books, behind, context.shape[1], rng, likeness, choices, mined)
+        noise, full = _noise(
+            books, behind, context.shape[1], overlap, rng, likeness, choices, mined
+        )
         contexts.append(noise)
         masks.append(full)
     return np.concatenate(contexts), np.concatenate(masks)
@@ -61,6 +66,7 @@ def _noise(
     books: TokenisedBooks,
     bounds: tuple[int, int],
     size: int,
+    overlap: int,
     rng: np.random.Generator,
     likeness: FactLikeness | None = None,
     choices: int = 1,
@@ -69,12 +75,13 @@ def _noise(
     """Segments of one passage, or each chosen by itself, then padding."""
     count = int(rng.integers(bounds[0], bounds[1], endpoint=True))
     noise, full = np.zeros((bounds[1], size), np.int32), np.zeros((bounds[1], size), bool)
-    tokens = count * size
+    tokens = count * (size - overlap) + overlap
     if likeness is not None and choices > 1:
         for index in range(count):
             noise[index] = likest_segment(books, likeness, size, choices, rng)
     else:
-        noise[:count] = draw_passage(books, tokens, rng).read(0, tokens).reshape(count, size)
+        passage = draw_passage(books, tokens, rng).read(0, tokens)
+        noise[:count] = overlapping(passage, size, overlap)
     if mined is not None:
         for index in np.flatnonzero(rng.integers(2, size=count)):
             noise[index] = mined.draw(rng)
