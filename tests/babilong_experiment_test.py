@@ -80,6 +80,7 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("task", "name", "babi", "task.name = 'babi': must be one of babilong"),
         ("task", "task", "qa6", "must be one of qa1, qa2, qa3, qa4, qa5"),
         ("task", "segment_size", 200, "segment length = 200: must be at most"),
+        ("task", "segment_overlap", 48, "task.segment_overlap = 48: must be from 0 to 47, below"),
         ("task", "lenght", 1, "task.lenght = 1: unknown key"),
         ("curriculum", "noise", [0.5, 2.0], r"curriculum.noise\[1\] = 2.0: must be from 0 to 1"),
         ("curriculum", "max_facts", [1], r"curriculum.max_facts = \(1,\): needs 2 entries"),

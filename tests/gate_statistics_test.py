@@ -31,8 +31,9 @@ def samples() -> list[BabilongSample]:
     return [build_sample(BOOKS, one, tokens, sample_rng(0, i)) for i, one in enumerate(fitting)]
 
 
-@pytest.mark.parametrize("rule", ["linear", "delta_hard"])
-def test_rows_are_those_of_a_loop_over_segments(rule: str) -> None:
+@pytest.mark.parametrize(("rule", "overlap"), [("linear", 0), ("delta_hard", 6)])
+def test_rows_are_those_of_a_loop_over_segments(rule: str, overlap: int) -> None:
+    places = [slice(i, i + SIZE) for i in range(0, SEGMENTS * SIZE + 6 - SIZE, SIZE - overlap)]
     model = small_model(rule=rule, backbone="gpt_neox", vocab_size=BOOKS.tokenizer.vocab_size)
     params = lively_params(model)
     # Gates so far down that some segments open one and others none.
@@ -41,21 +42,21 @@ def test_rows_are_those_of_a_loop_over_segments(rule: str) -> None:
         HARD_SHUT if rule == "delta_hard" else SHUT
     )
     contexts = samples()
-    facts = np.array([[_has_fact(one, index) for one in contexts] for index in range(SEGMENTS)])
+    facts = np.array([[_has_fact(one, place) for one in contexts] for place in places])
     assert facts.any(0).all()
     assert not facts.all(0).any()
     state, betas, sizes = model.init_state(2), [], []
     write = jax.jit(model.write)
     logits = jax.jit(model.gate_logits)
-    for index in range(SEGMENTS):
-        tokens = np.stack([one.read(index * SIZE, (index + 1) * SIZE) for one in contexts])
+    for place in places:
+        tokens = np.stack([one.read(place.start, place.stop) for one in contexts])
         segment = segments_of(jnp.asarray(tokens))
         beta = 1 / (1 + np.exp(-np.asarray(logits(params, state, segment), np.float64)))
         betas.append(np.clip(1.2 * beta - 0.1, 0, 1) if rule == "delta_hard" else beta)
         state = write(params, state, segment)
         sizes.append(np.sqrt(np.sum(np.asarray(state.A) ** 2, axis=(2, 3))))
     gates, norms = np.stack(betas), np.stack(sizes)
-    rows, texts = gate_statistics(model, params, contexts, SIZE, most=5)
+    rows, texts = gate_statistics(model, params, contexts, SIZE, most=5, segment_overlap=overlap)
     assert [(row.layer, row.kind) for row in rows] == [
         (layer, kind) for layer in (0, 1) for kind in ("fact", "noise")
     ]
@@ -71,14 +72,15 @@ def test_rows_are_those_of_a_loop_over_segments(rule: str) -> None:
     widest = np.sort(gates.max(axis=(1, 3))[~facts])[::-1][:5]
     np.testing.assert_allclose([one.gate for one in texts], widest, rtol=1e-4)
     for one in texts:
-        place = np.argwhere(np.isclose(gates.max(axis=(1, 3)), one.gate, rtol=1e-5))[0]
-        read = contexts[place[1]].read(place[0] * SIZE, (place[0] + 1) * SIZE)
+        which = np.argwhere(np.isclose(gates.max(axis=(1, 3)), one.gate, rtol=1e-5))[0]
+        place = places[which[0]]
+        read = contexts[which[1]].read(place.start, place.stop)
         np.testing.assert_array_equal(one.tokens, read)
-        assert one.layer == gates[place[0], :, place[1]].max(-1).argmax()
+        assert one.layer == gates[which[0], :, which[1]].max(-1).argmax()
 
 
-def _has_fact(sample: BabilongSample, index: int) -> bool:
-    tokens = range(index * SIZE, (index + 1) * SIZE)
+def _has_fact(sample: BabilongSample, place: slice) -> bool:
+    tokens = range(place.start, place.stop)
     return any(int(token) in tokens for span in sample.fact_spans for token in range(*span))
 
 

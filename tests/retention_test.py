@@ -55,14 +55,19 @@ MODEL = create_model(
 PARAMS = lively_params(MODEL)
 
 
-def reader() -> StreamReader:
-    return StreamReader(MODEL, PARAMS, segment_size=SIZE, block_segments=4)
+def reader(segment: int = SIZE) -> StreamReader:
+    overlap = segment - SIZE
+    return StreamReader(
+        MODEL, PARAMS, segment_size=segment, segment_overlap=overlap, block_segments=4
+    )
 
 
-def said(contexts: Any, asked: Any, segments: int) -> list[list[str]]:
+def said(contexts: Any, asked: Any, segments: int, segment: int = SIZE) -> list[list[str]]:
     """What the model answers after so many segments of noise, read from the start as one text."""
-    tokens = np.stack([one.read(0, (10 + segments) * SIZE) for one in contexts])
-    cut = jnp.swapaxes(jnp.asarray(tokens).reshape(len(contexts), -1, SIZE), 0, 1)
+    told = contexts[0].story.num_tokens + segments * SIZE
+    tokens = np.stack([one.read(0, told) for one in contexts])
+    starts = range(0, told - segment + 1, SIZE)
+    cut = jnp.stack([jnp.asarray(tokens[:, start : start + segment]) for start in starts])
     state = MODEL.init_state(len(contexts))
     memory = run_segments(MODEL, PARAMS, state, segments_of(cut), need_hidden=False)[0]
     outputs = greedy_answers(
@@ -89,9 +94,19 @@ def test_a_story_and_then_noise_of_no_fact(stories: Any) -> None:
         assert len(one.prompts) == len(one.targets) == len(people)
 
 
-def test_facts_count_that_were_known_and_still_are(stories: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlap", [0, 5])
+def test_facts_count_that_were_known_and_still_are(
+    stories: Any, tmp_path: Path, overlap: int
+) -> None:
     contexts, asked = stories
-    at_first, later = said(contexts, asked, 0), said(contexts, asked, 6)
+    segment = SIZE + overlap
+    if overlap:
+        questions = (Simulator("qa1", 5).question(index) for index in range(100))
+        told, noise = 10 * SIZE + overlap, 6 * SIZE
+        contexts, asked = make_stories(
+            BOOKS, questions, contexts=2, story_tokens=told, noise_tokens=noise
+        )
+    at_first, later = (said(contexts, asked, count, segment) for count in (0, 6))
     assert at_first != later, "the model says the same whatever it reads: this tests nothing"
     # Of each story all but the first answer are right at first, by definition; the first one is
     # said later only, and is no fact that was kept.
@@ -107,7 +122,7 @@ def test_facts_count_that_were_known_and_still_are(stories: Any, tmp_path: Path)
     known = sum(len(row) - 1 for row in targets)
     file = tmp_path / "half"
     measure = lambda: measure_retention(  # noqa: E731
-        reader(), BOOKS.tokenizer, contexts, asked, [1, 6], file
+        reader(segment), BOOKS.tokenizer, contexts, asked, [1, 6], file
     )
     rows = list(measure())
     assert [(row.segments, row.known) for row in rows] == [(0, known), (1, known), (6, known)]

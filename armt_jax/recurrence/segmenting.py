@@ -68,7 +68,7 @@ def front_padding(length: int, segment_size: int, overlap: int, held: int = 0) -
     ``held`` tokens stand before it: the last ``overlap`` of what was read, or more.
     """
     total = held + length
-    if 0 < length and total < segment_size:
+    if length > 0 and total < segment_size:
         return segment_size - total
     return (overlap - total) % (segment_size - overlap)
 
