@@ -111,7 +111,7 @@ def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     assert create_stages(invented)[0].label == (
         "qa1, 2 segments of 24 tokens, at most 2 facts, up to 2 in each, of 16 names"
     )
-    assert invented.trained_tokens == 4 * 48
+    assert invented.trained_tokens == 4 * (48 - 8) + 8
     config = dataclasses.replace(
         invented,
         curriculum=dataclasses.replace(invented.curriculum, names=(0, 0), segment_size=(0, 0)),

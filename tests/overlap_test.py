@@ -140,8 +140,9 @@ def test_contexts_have_padding_in_front_and_are_read_in_whole_blocks(length: int
     for index, context in enumerate(contexts):
         one = jax.tree.map(lambda leaf, i=index: leaf[:, i : i + 1], found)
         assert_close(one, read_loop(padded(context.tokens, padding)), 1e-10)
-    places = [0, *heard]
-    assert all(np.diff(places)[1:-1] == 2 * (SIZE - OVERLAP)), "blocks of two segments"
+    ends = np.array(heard[:-1]) + padding - OVERLAP
+    assert all(ends % (2 * (SIZE - OVERLAP)) == 0), "not blocks of two segments"
+    assert all(np.diff(ends) == 2 * (SIZE - OVERLAP))
     assert len(heard) <= 2 + length // (2 * (SIZE - OVERLAP))
 
 
@@ -218,6 +219,7 @@ def test_training_contexts_are_cut_as_they_will_be_read() -> None:
             behind += 1
             np.testing.assert_array_equal(one[-9:], following[:9])
     assert len(counts) > 4
+    assert max(counts) == 12
     assert behind > 10
 
 

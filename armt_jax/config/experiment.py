@@ -113,8 +113,11 @@ class BabilongExperiment(Experiment):
     @property
     def trained_tokens(self) -> int:
         """Tokens of the longest context of the training."""
-        stages = range(self.curriculum.num_stages)
-        return max(self.curriculum.num_segments[i] * self.segment_size(i) for i in stages)
+        overlap, segments = self.task.segment_overlap, self.curriculum.num_segments
+        return max(
+            count * (self.segment_size(stage) - overlap) + overlap
+            for stage, count in enumerate(segments)
+        )
 
     def segment_size(self, stage: int) -> int:
         """Tokens of a segment in a stage of the curriculum."""
