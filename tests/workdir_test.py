@@ -70,17 +70,22 @@ def test_a_run_of_a_version_with_fewer_settings_of_models_goes_on(tmp_path: Path
 
 def test_a_babilong_run_of_a_version_with_fewer_settings_of_stages_goes_on(tmp_path: Path) -> None:
     plain: dict[str, Any] = babilong.get_config("qa1,tiny").to_dict()
-    plain["workdir"] = str(tmp_path)
+    plain["workdir"] = str(tmp_path / "as_it_is")
+    enter(from_config_dict(plain))
+    assert read_config(tmp_path / "as_it_is") == from_config_dict(plain)
+    plain["workdir"] = str(tmp_path / "run")
     later = {"drift_weight": 0.0, "noise_choices": 1, "gate_weight": 0.0, "noise_mined": 0}
     plain["curriculum"] |= {name: (value, value) for name, value in later.items()}
+    plain["task"]["segment_overlap"] = 0
     config = from_config_dict(plain)
     enter(config)
-    path = tmp_path / "config.json"
+    path = tmp_path / "run" / "config.json"
     values = json.loads(path.read_text())
     for name in later:
         del values["curriculum"][name]
+    del values["task"]["segment_overlap"]
     path.write_text(json.dumps(values))
-    assert read_config(tmp_path) == config
+    assert read_config(tmp_path / "run") == config
     enter(config)
     path.write_text(json.dumps(values))
     plain["curriculum"]["noise_choices"] = (1, 4)
@@ -89,7 +94,7 @@ def test_a_babilong_run_of_a_version_with_fewer_settings_of_stages_goes_on(tmp_p
     del values["curriculum"]["noise_behind"]
     path.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match="noise_behind"):
-        read_config(tmp_path)
+        read_config(tmp_path / "run")
 
 
 def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:

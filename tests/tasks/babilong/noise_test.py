@@ -133,6 +133,13 @@ def test_books_are_tokenised_once_and_memory_is_bounded(tmp_path, monkeypatch):
     folder = tmp_path / "books"
     line = f"tokenising 5 books, each when it is first read, kept in {folder} for the next run"
     assert said == [line]
+    twice = TokenisedBooks(texts, tokenizer, say=said.append)
+    for index in (2, 3):
+        twice.book(index)
+    assert len(said) == 2, "it says so once"
+    assert len(made) == 3
+    made.pop()
+    made.pop()
     (file,) = tmp_path.rglob("*.npz")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
