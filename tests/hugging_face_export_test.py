@@ -123,7 +123,7 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("armt_jax.interop.hugging_face.save_file", full)
+        patch.setattr("armt_jax.interop.hugging_face.save_arrays", full)
         with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
             save_hugging_face(tmp_path / "a", params, config)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
