@@ -27,6 +27,7 @@ from armt_jax.inspection.report import as_json, distances_up_to, first_segments,
 from armt_jax.inspection.strength import Asked
 from armt_jax.models.protocol import Segment
 from armt_jax.reading import Document, ReadingModel
+from armt_jax.recurrence.segmenting import count_overlapping, front_padding
 from experiments import errors
 from experiments.command_line import parse_flags
 from experiments.reading_flags import DOCUMENT, QUESTION, load_document, load_model
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> None:
         "model": model.describe(),
         "rule": model.model.config.rule,
         "segment_size": model.segment_size,
+        "segment_overlap": model.segment_overlap,
         "document": {"name": document.name, "sha256": document.digest},
         "document_tokens": document.num_tokens,
         "fact": _FACT.value,
@@ -85,9 +87,10 @@ def _strength(model: ReadingModel, document: Document) -> Strength:
     """Of ``--fact`` or of the document's first segment; the rest of the document is the noise."""
     if len(QUESTION.value) > 1 or bool(QUESTION.value) != bool(_ANSWER.value):
         raise ConfigError("--question and --answer: must be given together, one of each")
-    size = model.segment_size
+    size, overlap = model.segment_size, model.segment_overlap
     if _FACT.value is None:
-        fact, start = document, size - -document.num_tokens % size
+        fact = document
+        start = max(0, size - front_padding(document.num_tokens, size, overlap) - overlap)
     else:
         fact, start = Document.of_text(_FACT.value, model.form, "fact"), 0
         if fact.num_tokens > size:
@@ -95,7 +98,7 @@ def _strength(model: ReadingModel, document: Document) -> Strength:
                 f"--fact: has {fact.num_tokens} tokens, must be at most {size}, a segment"
             )
     tokens, mask = first_segments(model, fact, 1)
-    noise = document.read(start, start + _NOISE.value * size)
+    noise = document.read(start, start + _NOISE.value * (size - overlap) + overlap)
     asked = None
     if QUESTION.value and _ANSWER.value:
         target = np.array(model.form.target(_ANSWER.value), np.int32)
@@ -107,7 +110,7 @@ def _strength(model: ReadingModel, document: Document) -> Strength:
         model.model.init_state(1, model.model.compute_dtype(model.params)),
         Segment(jnp.asarray(tokens), jnp.asarray(mask)),
         noise,
-        distances_up_to(noise.size // size),
+        distances_up_to(count_overlapping(noise.size, size, overlap)),
         asked,
     )
 

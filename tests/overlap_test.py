@@ -15,6 +15,7 @@ import pytest
 from armt_jax import ConfigError
 from armt_jax.evaluation.long_contexts import read_contexts
 from armt_jax.inspection.report import first_segments
+from armt_jax.inspection.strength import fact_strength
 from armt_jax.reading import BabilongForm, Memory, ReadingModel, TokenDocument
 from armt_jax.recurrence.segmenting import (
     check_overlap,
@@ -199,6 +200,19 @@ def test_what_is_inspected_is_cut_as_it_is_read() -> None:
         for row, (expected, real) in zip(zip(ids, mask, strict=True), rows, strict=False):
             np.testing.assert_array_equal(row[0], expected)
             np.testing.assert_array_equal(row[1], real)
+
+
+def test_distances_are_segments_as_the_reader_cuts_them() -> None:
+    fact, noise = segments_of(jnp.asarray(text(SIZE)[None])), text(19, seed=2)
+    state = MODEL.init_state(1)
+    found = fact_strength(reader(), PARAMS, state, fact, noise, [0, 1, 4])
+    plain = reader(segment_overlap=0)
+    laid_out = np.concatenate(cut(noise))
+    expected = fact_strength(plain, PARAMS, state, fact, laid_out, [0, 1, 4])
+    np.testing.assert_allclose(found.strength, expected.strength, rtol=1e-6)
+    assert len(set(np.round(found.strength[:, 0], 6))) == 3
+    with pytest.raises(ConfigError, match="from 0 to 4, the segments of noise"):
+        fact_strength(reader(), PARAMS, state, fact, noise, [0, 5])
 
 
 def test_training_contexts_are_cut_as_they_will_be_read() -> None:

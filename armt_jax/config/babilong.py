@@ -169,20 +169,14 @@ class BabilongCurriculum:
                 f"must be 0, or positive with curriculum.noise_behind[{index}] (= {behind}) above "
                 "0",
             )
-        choices = self.noise_choices[index]
-        require(
-            choices == 1 or behind > 0,
-            f"curriculum.noise_choices[{index}]",
-            choices,
-            f"must be 1 with curriculum.noise_behind[{index}] = 0: it chooses among what is behind",
-        )
-        mined = self.noise_mined[index]
-        require(
-            mined == 0 or behind > 0,
-            f"curriculum.noise_mined[{index}]",
-            mined,
-            f"must be 0 with curriculum.noise_behind[{index}] = 0: what is behind is mined",
-        )
+        for name, none in (("noise_choices", 1), ("noise_mined", 0)):
+            value = getattr(self, name)[index]
+            require(
+                value == none or behind > 0,
+                f"curriculum.{name}[{index}]",
+                value,
+                f"must be {none} with curriculum.noise_behind[{index}] = 0: nothing to choose",
+            )
         noise, target = self.noise[index], self.target[index]
         require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
         require(target > 0, f"curriculum.target[{index}]", target, "must be positive")

@@ -25,6 +25,7 @@ from armt_jax.memory import associative
 from armt_jax.models import ARMT
 from armt_jax.models.armt import ArmtState
 from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.recurrence.segmenting import count_overlapping
 from armt_jax.streaming import StreamReader
 
 # Added to |y_0|^2: a layer that recalls nothing has strength 0, not NaN.
@@ -69,15 +70,15 @@ def fact_strength(
       params: the model's, layers stacked.
       state: before the fact, of one text.
       fact: one segment, leaves ``[1, t]``.
-      noise: ids ``[n]``, of which whole segments are read.
+      noise: ids ``[n]``, of which whole segments are read, cut as the reader cuts a text.
       distances: in segments, ascending, the last one no more than the noise has.
       asked: a question about the fact, and its answer.
 
     Raises:
       ConfigError: distances that descend or go beyond the noise, a model of another family.
     """
-    size = reader.segment_size
-    room = noise.size // size
+    overlap = reader.segment_overlap
+    room = count_overlapping(noise.size, reader.segment_size, overlap)
     if list(distances) != sorted({d for d in distances if 0 <= d <= room}):
         raise ConfigError(
             f"distances = {list(distances)}: must ascend from 0 to {room}, the segments of noise"
@@ -91,8 +92,8 @@ def fact_strength(
     stream = reader.start(1)._replace(memory=jax.tree.map(jnp.copy, state))
     done = 0
     for distance in distances:
-        stream = reader.feed(stream, noise[None, done * size : distance * size])
-        done = distance
+        until = distance * reader.stride + overlap if distance else 0
+        stream, done = reader.feed(stream, noise[None, done:until]), until
         memory = jax.device_put(stream.memory, jax.devices()[0])
         rows.append(_compared(_recall(reader.model, memory, keys), first))
         if asked is not None:

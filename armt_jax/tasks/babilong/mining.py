@@ -2,8 +2,8 @@
 
 What opens a gate of a trained memory is rare, one segment in hundreds, and another one in every
 model ("Mary", "Uncle John" in one of qa1's). Random noise hardly ever shows it to the loss, and a
-measure that knows no model guesses at it. So the model reads much noise when a stage begins, which
-costs a hundredth of training on it, and is then trained on what was nearest to opening a gate.
+measure that knows no model guesses at it. So the model reads much noise when a stage begins,
+without a gradient, and is then trained on what was nearest to opening a gate.
 """
 
 from __future__ import annotations
