@@ -203,7 +203,8 @@ def test_what_is_inspected_is_cut_as_it_is_read() -> None:
 
 
 def test_distances_are_segments_as_the_reader_cuts_them() -> None:
-    fact, noise = segments_of(jnp.asarray(text(SIZE)[None])), text(19, seed=2)
+    fact, noise = segments_of(jnp.asarray(text(SIZE)[None])), text(35, seed=2)
+    # Four segments are 19 tokens. 28, four times a segment's, would be six.
     state = MODEL.init_state(1)
     found = fact_strength(reader(), PARAMS, state, fact, noise, [0, 1, 4])
     plain = reader(segment_overlap=0)
@@ -211,8 +212,8 @@ def test_distances_are_segments_as_the_reader_cuts_them() -> None:
     expected = fact_strength(plain, PARAMS, state, fact, laid_out, [0, 1, 4])
     np.testing.assert_allclose(found.strength, expected.strength, rtol=1e-6)
     assert len(set(np.round(found.strength[:, 0], 6))) == 3
-    with pytest.raises(ConfigError, match="from 0 to 4, the segments of noise"):
-        fact_strength(reader(), PARAMS, state, fact, noise, [0, 5])
+    with pytest.raises(ConfigError, match="from 0 to 8, the segments of noise"):
+        fact_strength(reader(), PARAMS, state, fact, noise, [0, 9])
 
 
 def test_training_contexts_are_cut_as_they_will_be_read() -> None:
