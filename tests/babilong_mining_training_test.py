@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,11 @@ import pytest
 
 from armt_jax.config import BabilongExperiment
 from armt_jax.tasks.babilong.mining import MinedNoise
-from armt_jax.training import loop, programs
 from armt_jax.training.interruption import Interrupted
 from tests.babilong_experiment_test import tiny
 from tests.resume_test import stop, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once() -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(loop, "tuned_model", functools.cache(loop.tuned_model))
-    patch.setattr(loop, "tuned_optimizer", functools.cache(loop.tuned_optimizer))
-    patch.setattr(programs, "jit_train_step", functools.cache(programs.jit_train_step))
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -65,3 +66,18 @@ def x64() -> Iterator[None]:
     """Float64 for one test: ``jax.enable_x64`` restores float32 when the test ends."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def compile_once() -> Iterator[None]:
+    """Trainers of one file that have the same sizes share a compilation."""
+    from armt_jax.evaluation.evaluate import Evaluator
+    from armt_jax.training import loop, programs
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(loop, "tuned_model", functools.cache(loop.tuned_model))
+    patch.setattr(loop, "tuned_optimizer", functools.cache(loop.tuned_optimizer))
+    patch.setattr(programs, "jit_train_step", functools.cache(programs.jit_train_step))
+    patch.setattr(programs, "Evaluator", functools.cache(Evaluator))
+    yield
+    patch.undo()

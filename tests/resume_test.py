@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ import numpy as np
 import pytest
 
 from armt_jax.config import AnyExperiment, ConfigError, ExperimentConfig
-from armt_jax.evaluation.evaluate import Evaluator
-from armt_jax.training import loop, programs
 from armt_jax.training.divergence import NonFiniteError
 from armt_jax.training.interruption import Interrupted
 from armt_jax.training.loop import Trainer, TrainResult
@@ -26,19 +23,9 @@ from armt_jax.training.workdir import Workdir
 from configs import ar_remember
 from tests.config_values import retrieval
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 STEPS = 9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once() -> Iterator[None]:
-    """Every trainer of this file has the same sizes: one compilation serves them all."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(loop, "tuned_model", functools.cache(loop.tuned_model))
-    patch.setattr(loop, "tuned_optimizer", functools.cache(loop.tuned_optimizer))
-    patch.setattr(programs, "jit_train_step", functools.cache(programs.jit_train_step))
-    patch.setattr(programs, "Evaluator", functools.cache(Evaluator))
-    yield
-    patch.undo()
 
 
 @pytest.fixture(autouse=True)
