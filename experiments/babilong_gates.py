@@ -30,9 +30,9 @@ from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_l
 from experiments import errors
 from experiments.babilong_report import FOLDER, reading_progress
 from experiments.command_line import parse_flags
-from experiments.restoring import babilong_run
+from experiments.restoring import babilong_model
 from experiments.retrieval_report import model_name
-from experiments.shared_flags import SAMPLES, STEP, WORKDIR
+from experiments.shared_flags import SAMPLES
 
 SCHEMA = "armt_jax.gates"
 SCHEMA_VERSION = 1
@@ -41,7 +41,7 @@ FILE_NAME = "gates.json"
 _STREAM = 2**63 + 13
 _SAMPLES = 20
 
-for _name in ("workdir", "step", "samples"):  # named by --help
+for _name in ("workdir", "step", "checkpoint", "out", "samples"):  # named by --help
     flags.declare_key_flag(_name)
 
 _LENGTH = flags.DEFINE_string("length", "64k", "Tokens of a context: 4k, 64k, 1M or a number.")
@@ -51,7 +51,7 @@ _TEXTS = flags.DEFINE_integer("texts", 10, "Texts that opened a gate, shown.", l
 def main(argv: list[str]) -> None:
     """Parse the flags, read and report."""
     parse_flags(argv)
-    config, found = babilong_run(WORKDIR.value, STEP.value)
+    config, params, step = babilong_model()
     model = create_model(config.model)
     if not isinstance(model, ARMT):
         raise ConfigError(
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     contexts = _SAMPLES if SAMPLES.value is None else SAMPLES.value
     if contexts < 1:
         raise ConfigError(f"--samples = {contexts}: must be at least 1")
-    rows, texts = _look(config, model, found.state.params, contexts)
+    rows, texts = _look(config, model, params, contexts)
     content = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         "model": model_name(config),
         "rule": config.model.memory_rule,
         "seed": config.seed,
-        "step": found.step,
+        "step": step,
         "length": _LENGTH.value,
         "contexts": contexts,
         "commit": git_commit(),
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     folder = Path(config.workdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
-    _print(rows, f"{config.name}, step {found.step:,}: what opens the write gates")
+    _print(rows, f"{config.name}, step {step:,}: what opens the write gates")
     for text in texts:
         line = f"gate {text['gate']:.2f}, layer {text['layer']}: {text['text']!r}"
         Console().print(line, highlight=False, markup=False, soft_wrap=True)

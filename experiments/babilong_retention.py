@@ -32,15 +32,14 @@ from armt_jax.tasks.babilong.questions import evaluation_questions
 from experiments import errors
 from experiments.babilong_report import FOLDER, reading_progress
 from experiments.command_line import numbers, parse_flags
-from experiments.restoring import babilong_run
+from experiments.restoring import babilong_model
 from experiments.retrieval_report import model_name
-from experiments.shared_flags import STEP, WORKDIR
 
 SCHEMA = "armt_jax.retention"
 SCHEMA_VERSION = 1
 FILE_NAME = "retention.json"
 
-for _name in ("workdir", "step"):  # named by --help
+for _name in ("workdir", "step", "checkpoint", "out"):  # named by --help
     flags.declare_key_flag(_name)
 
 _SEGMENTS = flags.DEFINE_string("noise_after", "100,1000,10000", "Noise segments, ascending.")
@@ -52,8 +51,8 @@ def main(argv: list[str]) -> None:
     """Parse the flags, measure and report."""
     parse_flags(argv)
     segments = numbers("noise_after", _SEGMENTS.value)
-    config, found = babilong_run(WORKDIR.value, STEP.value)
-    rows = _measure(config, found.state.params, found.step, segments)
+    config, params, step = babilong_model()
+    rows = _measure(config, params, step, segments)
     about = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> None:
         "model": model_name(config),
         "rule": config.model.memory_rule,
         "seed": config.seed,
-        "step": found.step,
+        "step": step,
         "segment_size": config.task.segment_size,
         "segment_overlap": config.task.segment_overlap,
         "contexts": _CONTEXTS.value,
@@ -70,7 +69,7 @@ def main(argv: list[str]) -> None:
     content = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
     path = Path(config.workdir) / FOLDER / FILE_NAME
     atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
-    _print(rows, f"{config.name}, step {found.step:,}: facts kept through noise")
+    _print(rows, f"{config.name}, step {step:,}: facts kept through noise")
 
 
 def _measure(

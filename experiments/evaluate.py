@@ -3,10 +3,13 @@
     python -m experiments.evaluate --workdir=runs/ar_remember --pairs=10,50,100 [--step=best]
     python -m experiments.evaluate --config=configs/babilong.py:qa1 --lengths=4k,64k,1M,50M
     python -m experiments.evaluate --config=configs/wikitext.py
+    python -m experiments.evaluate --checkpoint=checkpoints/babilong_qa1 --lengths=4k,64k,1M
 
-The run is named by its folder, or by its configuration. Prints a table, and writes JSON and figures
-into the ``evaluation`` folder of the run. A BABILong evaluation that was stopped goes on where it
-was with the same command.
+The run is named by its folder, or by its configuration; ``--checkpoint`` is what
+``experiments.export`` made of a BABILong run. Prints a table, and writes JSON and figures into the
+``evaluation`` folder of the run, for a checkpoint into a folder below ``--out`` (``runs``), which
+has its name and the digest of its parameters. A BABILong evaluation that was stopped goes on where
+it was with the same command.
 """
 
 from __future__ import annotations
@@ -41,10 +44,10 @@ from experiments import (
     retrieval_report,
 )
 from experiments.command_line import numbers, parse_flags
-from experiments.restoring import restore, which_checkpoint
-from experiments.shared_flags import LENGTHS, SAMPLES, STEP, WORKDIR
+from experiments.restoring import BabilongModel, exported_model, restore, which_checkpoint
+from experiments.shared_flags import CHECKPOINT, LENGTHS, OUT, SAMPLES, STEP, WORKDIR
 
-for _name in ("workdir", "step", "lengths", "samples"):  # named by --help
+for _name in ("workdir", "step", "checkpoint", "out", "lengths", "samples"):  # named by --help
     flags.declare_key_flag(_name)
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -58,7 +61,21 @@ _KEY_SIZE = flags.DEFINE_integer("key_size", None, "Digits of a key, instead of 
 def main(argv: list[str]) -> None:
     """Parse the flags, evaluate and report."""
     parse_flags(argv)
-    folder = _folder()
+    if CHECKPOINT.value is None:
+        _evaluate_run(_folder())
+    else:
+        _evaluate_checkpoint(CHECKPOINT.value)
+
+
+def _evaluate_checkpoint(checkpoint: str) -> None:
+    if WORKDIR.value is not None or _CONFIG.value is not None:
+        raise ConfigError(f"--checkpoint = {checkpoint!r}: goes without --workdir and --config")
+    launch_flags.join()
+    _check_babilong_flags()
+    _evaluate_babilong(exported_model(checkpoint, OUT.value))
+
+
+def _evaluate_run(folder: Path) -> None:
     launch_flags.join()
     with together():
         config = read_config(folder)
@@ -67,12 +84,18 @@ def main(argv: list[str]) -> None:
     elif isinstance(config, LanguageModellingExperiment):
         _evaluate_language_modelling(config, folder)
     elif isinstance(config, BabilongExperiment):
-        _evaluate_babilong(config, folder)
+        _check_babilong_flags()
+        # With the workdir of this command: a run may have been moved.
+        config = dataclasses.replace(config, workdir=str(folder))
+        found = restore(config, folder, which_checkpoint(folder, STEP.value))
+        _evaluate_babilong(BabilongModel(config, found.state.params, found.step))
     else:
         _evaluate_recall(config, folder)
 
 
 def _folder() -> Path:
+    if OUT.value is not None:
+        raise ConfigError(f"--out = {OUT.value!r}: goes with --checkpoint; a run has its folder")
     if WORKDIR.value:
         return Path(WORKDIR.value)
     if _CONFIG.value is None:
@@ -80,25 +103,24 @@ def _folder() -> Path:
     return Path(from_config_dict(_CONFIG.value).workdir)
 
 
-def _evaluate_babilong(config: BabilongExperiment, folder: Path) -> None:
+def _check_babilong_flags() -> None:
     _refuse_flags("BABILong", pairs=_PAIRS.value, variant=_VARIANT.value, key_size=_KEY_SIZE.value)
     if process_count() > 1:
         raise ConfigError("BABILong: is evaluated by one process, with all of its devices")
+    if SAMPLES.value is not None and SAMPLES.value < 1:
+        raise ConfigError(f"--samples = {SAMPLES.value}: must be at least 1")
+
+
+def _evaluate_babilong(trained: BabilongModel) -> None:
+    config, params, step = trained
     lengths = config.evaluation.lengths
     if LENGTHS.value is not None:
         lengths = tuple(part.strip() for part in LENGTHS.value.split(","))
-    # With the workdir of this command: a run may have been moved.
     config = dataclasses.replace(
-        config,
-        workdir=str(folder),
-        evaluation=dataclasses.replace(config.evaluation, lengths=lengths),
+        config, evaluation=dataclasses.replace(config.evaluation, lengths=lengths)
     )
     samples = config.evaluation.samples if SAMPLES.value is None else SAMPLES.value
-    if samples < 1:
-        raise ConfigError(f"--samples = {samples}: must be at least 1")
-    found = restore(config, folder, which_checkpoint(folder, STEP.value))
-    params = found.state.params
-    babilong_report.evaluate_lengths(config, params, found.step, folder, lengths, samples)
+    babilong_report.evaluate_lengths(config, params, step, Path(config.workdir), lengths, samples)
 
 
 def _evaluate_recall(config: RecallExperiment, folder: Path) -> None:

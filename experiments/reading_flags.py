@@ -11,11 +11,8 @@ from armt_jax.config import ConfigError
 from armt_jax.reading import Document, ReadingModel, load_reading_model
 from armt_jax.sharding import use_cpu_cores
 from armt_jax.training.checkpoints import BEST, LATEST
-from experiments.shared_flags import STEP, WORKDIR
+from experiments.shared_flags import CHECKPOINT, STEP, WORKDIR
 
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Folder of experiments.export, or of a Hugging Face model."
-)
 _SEGMENT_SIZE = flags.DEFINE_integer(
     "segment_size", None, "Tokens of a segment, for a Hugging Face model."
 )
@@ -30,13 +27,13 @@ def load_model() -> ReadingModel:
       ConfigError: none or both of them, or a folder that no model can be loaded from.
       CheckpointError: no undamaged checkpoint.
     """
-    if (WORKDIR.value is None) == (_CHECKPOINT.value is None):
+    if (WORKDIR.value is None) == (CHECKPOINT.value is None):
         raise ConfigError(
             "--workdir or --checkpoint: one of them must name a folder, of a run or of a model"
         )
     use_cpu_cores()
     return load_reading_model(
-        WORKDIR.value or _CHECKPOINT.value or "",
+        WORKDIR.value or CHECKPOINT.value or "",
         step=checkpoint_step(),
         segment_size=_SEGMENT_SIZE.value,
         warn=lambda text: print(text, file=sys.stderr),

@@ -1,20 +1,28 @@
-"""The checkpoint of a run that a command was asked for."""
+"""The checkpoint that a command was asked for: of a run, or an exported one."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from armt_jax.config import AnyExperiment, BabilongExperiment, ConfigError
+from armt_jax.evaluation.results import atomic_write
+from armt_jax.interop.weights import read_json
+from armt_jax.models.protocol import Params
 from armt_jax.processes import mark_agreed, process_count
+from armt_jax.reading import checkpoint_experiment, load_reading_model
+from armt_jax.reading.checkpoint_folder import CONFIG
 from armt_jax.sharding import data_mesh
+from armt_jax.tasks.babilong.setup import TOKENIZER_FILE
 from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
 from armt_jax.training.state import abstract_state
 from armt_jax.training.workdir import read_config
 from armt_jax.tuning import plain_params, tuned_model, tuned_optimizer
+from experiments.shared_flags import CHECKPOINT, OUT, STEP, WORKDIR
 
 _CHECKPOINTS = "checkpoints"
 
@@ -53,19 +61,57 @@ def restore(config: AnyExperiment, folder: Path, which: str | int) -> Restored:
     return found._replace(state=found.state._replace(params=params))
 
 
-def babilong_run(workdir: str | None, step: str) -> tuple[BabilongExperiment, Restored]:
-    """A run of BABILong, whose ``workdir`` is where it lies now, and a checkpoint of it.
+class BabilongModel(NamedTuple):
+    """What was trained on BABILong: its settings, parameters and step.
 
-    ``workdir`` and ``step`` are what the command was given.
+    ``config.workdir`` is the folder that takes what is measured.
+    """
+
+    config: BabilongExperiment
+    params: Params
+    step: int
+
+
+def babilong_model() -> BabilongModel:
+    """What ``--workdir`` (and ``--step``) or ``--checkpoint`` (and ``--out``) name.
 
     Raises:
-      ConfigError: no folder named, a run of something else, or what ``restore`` raises.
+      ConfigError: none or both of them, a run of something else, or what ``restore`` and
+        ``load_reading_model`` raise.
     """
-    if not workdir:
-        raise ConfigError("--workdir is missing: must name the folder of a BABILong run")
-    folder = Path(workdir)
-    config = read_config(folder)
+    if (WORKDIR.value is None) == (CHECKPOINT.value is None):
+        raise ConfigError(
+            "--workdir or --checkpoint: one of them must name a folder, of a BABILong run or of "
+            "experiments.export"
+        )
+    if CHECKPOINT.value is not None:
+        return exported_model(CHECKPOINT.value, OUT.value)
+    workdir = WORKDIR.value or ""
+    if OUT.value is not None:
+        raise ConfigError(f"--out = {OUT.value!r}: goes with --checkpoint; a run has its folder")
+    config = read_config(Path(workdir))
     if not isinstance(config, BabilongExperiment):
         raise ConfigError(f"--workdir = {workdir!r}: must be a run of BABILong, not {config.name}")
     config = dataclasses.replace(config, workdir=workdir)
-    return config, restore(config, folder, which_checkpoint(folder, step))
+    found = restore(config, Path(workdir), which_checkpoint(Path(workdir), STEP.value))
+    return BabilongModel(config, found.state.params, found.step)
+
+
+def exported_model(checkpoint: str, out: str | None) -> BabilongModel:
+    """What ``experiments.export`` wrote, and a folder for it in ``out``, by default ``runs``.
+
+    That folder has the digest of the parameters in its name, so no two models share one, and the
+    tokenizer.
+
+    Raises:
+      ConfigError: no such folder, or one that does not say of what experiment it is.
+    """
+    if STEP.value != LATEST:
+        raise ConfigError(f"--step = {STEP.value!r}: is for a run; a checkpoint folder has one")
+    reading = load_reading_model(checkpoint)
+    folder = Path(out or "runs") / f"{reading.name}_{reading.parameters_digest[:8]}"
+    config = checkpoint_experiment(checkpoint, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / TOKENIZER_FILE, (Path(checkpoint) / TOKENIZER_FILE).read_bytes())
+    step = read_json(Path(checkpoint) / CONFIG)["step"]
+    return BabilongModel(config, reading.params, step)

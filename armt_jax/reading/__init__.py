@@ -1,6 +1,10 @@
 """Reading texts into a memory that can be kept, asked, forked and read on with."""
 
-from armt_jax.reading.checkpoint_folder import load_reading_model, save_checkpoint
+from armt_jax.reading.checkpoint_folder import (
+    checkpoint_experiment,
+    load_reading_model,
+    save_checkpoint,
+)
 from armt_jax.reading.documents import Document, TokenDocument
 from armt_jax.reading.forms import BabilongForm, PlainForm, TextForm, TokenForm
 from armt_jax.reading.memory import Memory, Progress
@@ -18,6 +22,7 @@ __all__ = [
     "TextRead",
     "TokenDocument",
     "TokenForm",
+    "checkpoint_experiment",
     "load_reading_model",
     "save_checkpoint",
 ]

@@ -7,8 +7,9 @@
 - a Hugging Face folder (``config.json``, ``tokenizer.json``, ``safetensors``).
 
 A checkpoint folder has ``config.json``: ``format``, ``name``, ``step``, ``segment_size``, ``form``
-and ``question_end`` (see ``forms``), ``model`` (its settings) and ``parameters`` (their digest);
-``tokenizer.json``; and ``model.safetensors``, parameters by name (layers stacked).
+and ``question_end`` (see ``forms``), ``model`` (its settings), ``parameters`` (their digest) and
+``experiment``, the settings of the run without the folders of the machine (versions before it
+wrote none); ``tokenizer.json``; and ``model.safetensors``, parameters by name (layers stacked).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 
-from armt_jax.config import BabilongExperiment, ConfigError, ModelConfig
+from armt_jax.config import BabilongExperiment, ConfigError, ModelConfig, from_config_dict
+from armt_jax.config.babilong import with_later_settings
 from armt_jax.interop import hugging_face
 from armt_jax.interop.weights import SINGLE, Weights, read_file, read_json, save_arrays
 from armt_jax.models import create_model
@@ -38,7 +40,7 @@ from armt_jax.tasks.babilong.tokenizers import load_tokenizer
 from armt_jax.training.checkpoints import LATEST, Checkpoints, Restored
 from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import abstract_state
-from armt_jax.training.workdir import read_config
+from armt_jax.training.workdir import read_config, read_config_values
 
 FORMAT = "armt_jax.checkpoint.1"
 CONFIG, TOKENIZER = "config.json", setup.TOKENIZER_FILE
@@ -110,6 +112,7 @@ def save_checkpoint(
         "question_end": form.question_end,
         "model": dataclasses.asdict(reading.model.config),
         "parameters": reading.parameters_digest,
+        "experiment": _without_folders(read_config_values(run)),
     }
     half = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     try:
@@ -125,6 +128,37 @@ def save_checkpoint(
     finally:
         shutil.rmtree(half, ignore_errors=True)
     return reading
+
+
+def checkpoint_experiment(
+    folder: str | os.PathLike[str], workdir: str | os.PathLike[str]
+) -> BabilongExperiment:
+    """The experiment whose parameters a checkpoint folder has.
+
+    Args:
+      folder: what ``save_checkpoint`` wrote.
+      workdir: where what is made with the model shall be written, as ``experiment.workdir``.
+
+    Raises:
+      ConfigError: no such folder, or one that does not say of what experiment it is.
+    """
+    path = Path(folder) / CONFIG
+    values = read_json(path).get("experiment")
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{str(path)!r}: has no experiment; must be written by experiments.export of this "
+            "version"
+        )
+    experiment = from_config_dict(with_later_settings(values | {"workdir": str(workdir)}))
+    if not isinstance(experiment, BabilongExperiment):
+        raise ConfigError(f"{str(path)!r}: experiment must be one of BABILong")
+    return experiment
+
+
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run, but for where it lay, read its data from and started."""
+    task, tuning = values["task"] | {"data_dir": None}, values.get("tuning", {}) | {"start": None}
+    return values | {"workdir": None, "task": task, "tuning": tuning}
 
 
 def _load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from armt_jax.reading import Memory, load_reading_model
+from armt_jax.reading import Memory, checkpoint_experiment, load_reading_model
 from armt_jax.tasks.babilong.books import GeneratedBooks
 
 FOLDER = Path(__file__).parents[2] / "checkpoints" / "babilong_qa1"
@@ -18,6 +18,14 @@ def test_questions_about_a_text_are_answered() -> None:
         sentences.insert(place, fact)
     memory = Memory(model).read(". ".join(sentences))
     assert memory.ask(["Where is Mary?", "Where is John?"]) == ["office", "kitchen"]
+
+
+def test_it_says_what_it_can_be_evaluated_on(tmp_path: Path) -> None:
+    model, experiment = load_reading_model(FOLDER), checkpoint_experiment(FOLDER, tmp_path)
+    assert (experiment.task.task, experiment.trained_tokens) == ("qa1", 456)
+    assert experiment.model == model.model.config
+    task = experiment.task
+    assert (task.segment_size, task.segment_overlap) == (model.segment_size, model.segment_overlap)
 
 
 def test_it_is_small_and_holds_no_paths() -> None:
