@@ -30,6 +30,9 @@ def default() -> dict[str, Any]:
             "lora_targets": r"layers\.block\..*",
             "groups": (),
             "factors": (),
+            "teacher": config_dict.placeholder(str),
+            "distill_weight": 0.5,
+            "temperature": 1.0,
         },
     }
 

@@ -78,6 +78,7 @@ def test_a_file_and_its_module_say_the_same() -> None:
 
 UNSET = [
     ("ar_remember", "tuning.start", "runs/other"),
+    ("wikitext", "tuning.teacher", "runs/other"),
     ("ar_remember", "model.n_kv_head", 2),
     ("ar_remember", "model.tie_embeddings", True),
     ("babilong:qa1", "task.data_dir", "data"),

@@ -62,6 +62,18 @@ class Experiment:
             self.mesh.tensor,
             "must be 1 with tuning.trains = 'lora', whose products are not split",
         )
+        require(
+            self.tuning.teacher is None or self.mesh.tensor == 1,
+            "mesh.tensor",
+            self.mesh.tensor,
+            "must be 1 with tuning.teacher, whose products are not split",
+        )
+        require(
+            self.tuning.teacher is None or isinstance(self, LanguageModellingExperiment),
+            "tuning.teacher",
+            self.tuning.teacher,
+            "must be None but for language modelling",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,11 @@ class TuningConfig:
 
     ``groups`` are regular expressions of whole parameter names, and ``factors`` multiply the
     learning rate of what each one matches; the first that matches counts, and 0 freezes.
+
+    ``teacher`` is a folder as ``start``, of a model with the same tokens, for language modelling:
+    the loss is then ``1 - distill_weight`` of the text's own and ``distill_weight`` of the
+    divergence from what the teacher expects (``evaluation/distillation.py``), both softened
+    by ``temperature``. A Hugging Face teacher reads ``model.context_tokens`` at once.
     """
 
     start: str | None = None
@@ -32,6 +37,9 @@ class TuningConfig:
     lora_targets: str = r"layers\.block\..*"
     groups: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
+    teacher: str | None = None
+    distill_weight: float = 0.5
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         one_of("tuning.trains", self.trains, TRAINS)
@@ -43,6 +51,9 @@ class TuningConfig:
             self.factors,
             f"needs {len(self.groups)} entries, one for each of tuning.groups",
         )
+        weight, temperature = self.distill_weight, self.temperature
+        require(0 < weight <= 1, "tuning.distill_weight", weight, "must be above 0, at most 1")
+        require(temperature > 0, "tuning.temperature", temperature, "must be positive")
         for index, factor in enumerate(self.factors):
             require(factor >= 0, f"tuning.factors[{index}]", factor, "must be 0 (frozen) or more")
         named = [(f"tuning.groups[{i}]", text) for i, text in enumerate(self.groups)]
@@ -56,5 +67,5 @@ class TuningConfig:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all parameters are trained, at the optimizer's rates."""
-        return self.trains == "all" and not self.groups
+        """Whether all parameters are trained, at the optimizer's rates, without a teacher."""
+        return self.trains == "all" and not self.groups and self.teacher is None

@@ -14,6 +14,7 @@ import optax
 from jax import lax
 
 from armt_jax.config import ConfigError
+from armt_jax.evaluation.distillation import Teacher
 from armt_jax.evaluation.exact_match import count_matches, predicted_tokens
 from armt_jax.evaluation.scoring import USUAL, Reading, Scores
 from armt_jax.models.protocol import Params, Segment, SegmentModel
@@ -39,6 +40,7 @@ def token_scores(
     *,
     reset: bool = False,
     reading: Reading = USUAL,
+    teacher: Teacher | None = None,
 ) -> TokenScores:
     """Read contexts ``[b, s, t]`` and score the prediction of each ``targets [b, s, t]``.
 
@@ -50,21 +52,27 @@ def token_scores(
       batch: with ``context``, ``context_mask`` and ``targets``.
       reset: forget everything in front of every segment: each is a text of its own.
       reading: how contexts are read.
+      teacher: has a share of the losses; it reads a context from its beginning to its end.
     """
     tokens, mask, targets = (
         jnp.swapaxes(leaf, 0, 1) for leaf in (batch.context, batch.context_mask, batch.targets)
     )
     hidden = _hidden(model, params, Segment(tokens, mask), reset, reading)
+    taught = None if teacher is None else teacher.read(Segment(tokens, mask))
 
     @jax.checkpoint
-    def score(piece: tuple[jax.Array, jax.Array, jax.Array]) -> TokenScores:
-        hidden, targets, mask = piece
+    def score(
+        piece: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None],
+    ) -> TokenScores:
+        hidden, targets, mask, taught = piece
         logits = model.readout(params, hidden)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        if teacher is not None and taught is not None:
+            losses = teacher.mix(losses, logits, taught)
         return TokenScores(jnp.where(mask, losses, 0), (predicted_tokens(logits) == targets) & mask)
 
-    scores = lax.map(score, (hidden, targets, mask))
+    scores = lax.map(score, (hidden, targets, mask, taught))
     return TokenScores(*(jnp.swapaxes(leaf, 0, 1) for leaf in scores))
 
 
@@ -105,13 +113,16 @@ class NextTokens:
         batch: Any,
         reading: Reading = USUAL,
         stages: int = 1,
+        teacher: Teacher | None = None,
     ) -> Scores:
-        """See ``Scoring``: contexts ``[b, s, t]``.
+        """See ``Scoring``: contexts ``[b, s, t]``; and ``token_scores`` for ``teacher``.
 
         Raises:
           ConfigError: more stages than one.
         """
         if stages > 1:
             raise ConfigError(f"mesh.stage = {stages}: must be 1 for language modelling")
-        scores = token_scores(model, params, batch, reset=self.reset, reading=reading)
+        scores = token_scores(
+            model, params, batch, reset=self.reset, reading=reading, teacher=teacher
+        )
         return Scores(jnp.sum(scores.losses), count_matches(scores.right, batch.context_mask))

@@ -88,11 +88,14 @@ PARAMETERS = (
     Rule(r"layers\.time\.(decay|rate|value)\.up\.bias", (STAGE, FSDP)),
 )
 
+# A teacher's parameters lie as those of the model that it teaches (armt_jax/tuning/teacher.py).
+_TAUGHT = tuple(Rule(r"(teacher\.)?" + rule.pattern, rule.axes) for rule in PARAMETERS)
+
 # In front of a parameter's name in a training state: itself, or its moments.
 _OWNER = r"(params|opt_state\.(.+\.)?(mu|nu))\."
 
 STATE = (
-    *(Rule(_OWNER + rule.pattern, rule.axes) for rule in PARAMETERS),
+    *(Rule(_OWNER + rule.pattern, rule.axes) for rule in _TAUGHT),
     Rule(r"step", ()),
     Rule(r"opt_state\.(.+\.)?count", ()),
     Rule(r"opt_state\.(.+\.)?ns_coeffs", (None,)),
@@ -106,7 +109,7 @@ def parameter_specs(params: Any, mesh: Mesh) -> Any:
       RuleError: a parameter that not exactly one rule describes.
       ConfigError: a mesh axis that does not divide what it should split.
     """
-    return _specs(PARAMETERS, params, mesh)
+    return _specs(_TAUGHT, params, mesh)
 
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:

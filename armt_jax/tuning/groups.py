@@ -20,6 +20,7 @@ from armt_jax.training.optimizer import create_optimizer
 # Memory tokens, projections of the associative memory, RMT-R's retrieval.
 MEMORY = re.compile(r"embed\.memory|layers\.memory\..*|retrieval\..*")
 LORA = re.compile(r"lora\..*")
+TEACHER = re.compile(r"teacher\..*")
 
 
 def rate_factors(tuning: TuningConfig, params: Any) -> Any:
@@ -44,6 +45,8 @@ def rate_factors(tuning: TuningConfig, params: Any) -> Any:
 
 
 def _factor(tuning: TuningConfig, name: str) -> float:
+    if TEACHER.fullmatch(name):
+        return 0.0
     for group, factor in zip(tuning.groups, tuning.factors, strict=True):
         if re.fullmatch(group, name):
             return factor

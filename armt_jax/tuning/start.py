@@ -21,6 +21,7 @@ from armt_jax.training.state import TrainState, abstract_state, create_state
 from armt_jax.training.workdir import read_config
 from armt_jax.tuning.groups import LORA, MEMORY, tuned_optimizer
 from armt_jax.tuning.model import plain_params, tuned_model
+from armt_jax.tuning.teacher import place_teacher, without_teacher
 
 _LISTED = 6  # differing parameters that an error names, of more it says how many
 
@@ -33,7 +34,7 @@ def start_params(folder: str, config: ModelConfig, fresh: Params) -> Params:
     Raises:
       ConfigError: no run or model, or parameters that are missing, left over or of another shape.
     """
-    found = dict(leaf_names(_load(Path(folder), config)))
+    found = dict(leaf_names(_load("tuning.start", Path(folder), config)))
     differing, placed = [], []
     for name, leaf in leaf_names(fresh):
         there = found.pop(name, None)
@@ -63,19 +64,24 @@ def start_state(
 ) -> TrainState:
     """The state before the first step: fresh, or with the parameters of ``tuning.start``.
 
+    A teacher's parameters are those of its folder.
+
     Raises:
       ConfigError: as ``start_params``.
     """
-    state = create_state(model, optimizer, config.seed, mesh)
-    if config.tuning.start is None:
-        return state
+    state, tuning = create_state(model, optimizer, config.seed, mesh), config.tuning
+    params = state.params
     with together():
-        params = start_params(config.tuning.start, config.model, state.params)
+        if tuning.start is not None:
+            params |= start_params(tuning.start, config.model, without_teacher(params))
+        if tuning.teacher is not None:
+            loaded = _load("tuning.teacher", Path(tuning.teacher), config.model)
+            params = place_teacher(params, loaded)
     return state._replace(params=params)
 
 
-def _load(folder: Path, config: ModelConfig) -> Any:
-    kind = _kind(folder)
+def _load(setting: str, folder: Path, config: ModelConfig) -> Any:
+    kind = _kind(setting, folder)
     if kind == "run":
         run = read_config(folder)
         model = tuned_model(run.model, run.tuning)
@@ -84,17 +90,17 @@ def _load(folder: Path, config: ModelConfig) -> Any:
             template, BEST, warn=lambda text: print(text, file=sys.stderr)
         )
         if found is None:
-            raise ConfigError(f"tuning.start = {str(folder)!r}: has no checkpoint yet")
+            raise ConfigError(f"{setting} = {str(folder)!r}: has no checkpoint yet")
         return plain_params(run, found.state.params)
     return load_hugging_face(folder, num_mem_tokens=config.num_mem_tokens, d_mem=config.d_mem)[0]
 
 
-def _kind(folder: Path) -> str:
+def _kind(setting: str, folder: Path) -> str:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ConfigError(
-            f"tuning.start = {str(folder)!r}: must be the folder of a run or of a Hugging Face "
+            f"{setting} = {str(folder)!r}: must be the folder of a run or of a Hugging Face "
             "model, with its config.json"
         ) from None
     return "run" if isinstance(values, dict) and "curriculum" in values else "hugging_face"

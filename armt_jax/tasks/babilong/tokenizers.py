@@ -112,6 +112,24 @@ class BabilongTokenizer:
                 "tokenizer's; another tokenizer, or a model made for this one"
             )
 
+    def check_same(self, path: str | os.PathLike[str], setting: str) -> None:
+        """Refuse a model whose tokenizer, the file ``path``, gives tokens other ids than this one.
+
+        Raises:
+          ConfigError: it does (``setting`` names the model), or is no tokenizer's file.
+        """
+        try:
+            theirs = tokenizers.Tokenizer.from_file(str(path)).get_vocab()
+        except Exception as error:  # the package raises bare Exception
+            raise ConfigError(f"{path}: is not a tokenizer's JSON ({error})") from error
+        ours = self._backend.get_vocab()
+        differing = sorted(token for token, id_ in ours.items() if theirs.get(token) != id_)
+        if differing:
+            raise ConfigError(
+                f"{setting}: has another tokenizer; {len(differing):,} of {len(ours):,} tokens "
+                f"have other ids or none there, such as {differing[0]!r}"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file ``load_tokenizer`` reads (the JSON of ``tokenizers``)."""
         self._backend.save(str(path))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from armt_jax.config import LanguageModellingExperiment
 from armt_jax.evaluation.next_tokens import NextTokens
+from armt_jax.tasks.babilong.setup import TOKENIZER_FILE
 from armt_jax.tasks.language_modelling import setup
 from armt_jax.tasks.language_modelling.contexts import Context, Contexts
 from armt_jax.tasks.language_modelling.stream import context_stream
@@ -45,11 +47,14 @@ def language_modelling_data(
     """The stages of a training, with the tokenizer of its folder.
 
     Raises:
-      ConfigError: text that is missing, or a tokenizer that the model has no room for.
+      ConfigError: text that is missing, a tokenizer that the model has no room for or that is not
+        its teacher's.
     """
-    task = config.task
-    vocab_size, start = config.model.vocab_size, config.tuning.start
-    tokenizer = setup.tokenizer(task, vocab_size, config.workdir, start)
+    task, teacher = config.task, config.tuning.teacher
+    start = config.tuning.start or teacher
+    tokenizer = setup.tokenizer(task, config.model.vocab_size, config.workdir, start)
+    if teacher is not None and (Path(teacher) / TOKENIZER_FILE).is_file():
+        tokenizer.check_same(Path(teacher) / TOKENIZER_FILE, f"tuning.teacher = {teacher!r}")
     train, valid = (setup.token_documents(task, split, tokenizer) for split in ("train", "valid"))
     size = task.segment_size
     stages = []
