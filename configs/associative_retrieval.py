@@ -56,6 +56,7 @@ def _model() -> dict[str, Any]:
         "wrap_pos": False,
         "rotary_pct": 0.25,
         "rotary_base": 10000.0,
+        "rotary_scaling": (),
         "layer_norm_eps": 1e-5,
         "d_ff": 512,
         "tie_embeddings": config_dict.placeholder(bool),

@@ -120,6 +120,15 @@ def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, golden(case)["logits"], rtol=0, atol=1e-4)
 
 
+def test_llama_3_files_have_its_frequencies(tmp_path: Path) -> None:
+    """Heads of four dimensions, and a base so large: one frequency is kept, one divided by 32."""
+    config = {**about("llama"), "rope_theta": 1e8}
+    tensors = renamed(golden("llama").group("state"), 4, 2)
+    tensors["rope_freqs.weight"] = np.array([1, 32], np.float32)
+    found = load_gguf(write_gguf(tmp_path / "m.gguf", config, tensors), **MEMORY)[1]
+    assert found.rotary_scaling == (32.0, 1.0, 4.0, 8192.0)
+
+
 KINDS = ("F16", "BF16", "Q8_0", "Q4_0", "Q5_1")
 
 
@@ -174,14 +183,16 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert refusal(golden_gguf(path, "llama", extra={key: value})).endswith(message)
     config = {**about("llama"), "rope_theta": 1e4}
     tensors = renamed(golden("llama").group("state"), 4, 2)
-    tensors["rope_freqs.weight"] = np.ones(2, np.float32)
+    tensors["rope_freqs.weight"] = np.full(2, 3, np.float32)
+    message = "rope_freqs.weight = [3.0, 3.0]: must be those of Llama 3"
+    assert refusal(write_gguf(path, config, tensors)).endswith(message)
+    del tensors["rope_freqs.weight"]
     tensors["blk.0.attn_q.bias"] = np.ones(16, np.float32)
     del tensors["blk.1.ffn_up.weight"]
     message = refusal(write_gguf(path, config, tensors))
     assert message.removeprefix(f"file {str(path)!r} does not fit: ").split("; ") == [
         "model.layers.0.self_attn.q_proj.bias is not a parameter of this model",
         "model.layers.1.mlp.up_proj.weight is missing",
-        "rope_freqs.weight is not a parameter of this model",
     ]
     path.write_bytes(path.read_bytes()[:100])
     assert "is damaged or no GGUF file" in refusal(path)

@@ -5,6 +5,7 @@ That the block computes what transformers does is in ``hugging_face_test.py``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 import armt_jax
-from armt_jax import sharding
+from armt_jax import ConfigError, sharding
 from armt_jax.generation import generate_with_scores
 from armt_jax.models import ARMT, Params
+from armt_jax.models.attention import frequency_divisors, rotary
 from armt_jax.streaming import StreamReader
 from tests.small_models import (
     assert_close,
@@ -27,6 +29,8 @@ from tests.small_models import (
 )
 
 SIZE = 5
+POSITIONS = jnp.arange(6)[None]
+X = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 2, 8)), jnp.float32)
 HEADS = {"backbone": "llama", "n_head": 4, "n_layer": 3}
 
 
@@ -148,3 +152,46 @@ def test_initialisation_and_names() -> None:
         assert float(jnp.std(kernel)) == pytest.approx(0.02, rel=0.1)
     tied = small_model(**HEADS, tie_embeddings=True)
     assert jax.eval_shape(tied.init, jax.random.key(0))["head"].keys() == {"norm"}
+
+
+def test_llama_3_slows_the_slow_frequencies_down() -> None:
+    """Each frequency by itself: by its turns within the first pretraining's texts."""
+    factor, low, high, positions = scaling = (8.0, 1.0, 4.0, 8192.0)
+    found = frequency_divisors(128, 5e5, scaling)
+    kept = 0
+    for pair in range(64):
+        wavelength = 2 * math.pi * 5e5 ** (2 * pair / 128)
+        if wavelength < positions / high:
+            expected, kept = 1.0, kept + 1
+        elif wavelength > positions / low:
+            expected = factor
+        else:
+            smooth = (positions / wavelength - low) / (high - low)
+            expected = 1 / ((1 - smooth) / factor + smooth)
+        np.testing.assert_allclose(found[pair], expected, rtol=1e-12)
+    assert 20 < kept < 40
+    assert len(set(found)) > 3
+    plain = rotary(X, POSITIONS, dims=8, base=5e5)
+    np.testing.assert_array_equal(rotary(X, POSITIONS, dims=8, base=5e5, scaling=()), plain)
+    slower = rotary(X, POSITIONS, dims=8, base=5e5, scaling=(8.0, 1.0, 4.0, 8192.0))
+    whole = frequency_divisors(8, 5e5, scaling)
+    np.testing.assert_array_equal(slower[..., 0], plain[..., 0])  # the fastest pair is kept
+    assert whole[-1] == 8
+    distant = rotary(X, 8 * POSITIONS, dims=8, base=5e5, scaling=scaling)
+    np.testing.assert_allclose(distant[..., 3], plain[..., 3], rtol=1e-5)  # the slowest is not
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "gpt_neox", "rotary_scaling": (8.0, 1.0, 4.0, 64.0)}, "must be empty with"),
+        ({"rotary_scaling": (8.0, 1.0, 4.0)}, "must be empty or .factor, low_freq_factor"),
+        ({"rotary_scaling": (8.0, 4.0, 1.0, 64.0)}, "factor >= 1, 0 < low < high, positions > 0"),
+        ({"rotary_scaling": (0.5, 1.0, 4.0, 64.0)}, "factor >= 1, 0 < low < high, positions > 0"),
+    ],
+)
+def test_impossible_changes_of_frequencies_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"model.rotary_scaling = .*: {message}"):
+        small_model(**{**HEADS, **changes})

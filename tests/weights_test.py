@@ -89,12 +89,22 @@ def test_a_tied_head_must_be_the_embedding(tmp_path: Path) -> None:
         (
             "llama",
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
-            "rope_parameters.rope_type = 'yarn': must be 'default'",
+            "rope_parameters.rope_type = 'yarn': must be 'default' or 'llama3'",
         ),
         (
             "llama",
             {"rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rope_scaling.rope_type = 'linear': must be 'default'",
+            "rope_scaling.rope_type = 'linear': must be 'default' or 'llama3'",
+        ),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}},
+            "rope_scaling: lacks the number high_freq_factor, original_max_position_embeddings",
+        ),
+        (
+            "gpt_neox",
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
+            "rope_parameters.rope_type = 'llama3': must be 'default'",
         ),
         (
             "gpt_neox",

@@ -29,6 +29,9 @@ class ModelConfig:
     tokens and the memory tokens of one segment share them, with it memory tokens get
     rows of their own. ``rotary_pct`` (GPT-NeoX) is the rotated share of a head;
     Llama turns all of it. ``rotary_base`` is the base of the rotary frequencies of both, and
+    ``rotary_scaling`` (Llama) is Llama 3's change of them for texts longer than those of its
+    pretraining: ``(factor, low_freq_factor, high_freq_factor, original_max_position_embeddings)``,
+    empty for none (``models/attention.py``).
     ``n_kv_head`` (Llama) the number of key and value heads, each shared by ``n_head / n_kv_head``
     heads' queries (None: one each). ``d_ff`` None is 4 times ``d_model`` in every backbone.
     ``tie_embeddings`` makes the output matrix the token embedding's transpose; None: as the
@@ -78,6 +81,7 @@ class ModelConfig:
     wrap_pos: bool = False
     rotary_pct: float = 0.25
     rotary_base: float = 10000.0
+    rotary_scaling: tuple[float, ...] = ()
     layer_norm_eps: float = 1e-5
     d_ff: int | None = None
     tie_embeddings: bool | None = None
@@ -205,9 +209,24 @@ class ModelConfig:
             require(
                 self.tie_embeddings is not False, "model.tie_embeddings", self.tie_embeddings, apart
             )
+        self._check_rotary_scaling()
         if self.backbone == "llama":
             even = f"must leave heads of an even width for rotary pairs, not {self.head_dim}"
             require(self.head_dim % 2 == 0, "model.n_head", self.n_head, even)
+
+    def _check_rotary_scaling(self) -> None:
+        """Llama 3's four numbers."""
+        name, value = "model.rotary_scaling", tuple(self.rotary_scaling)
+        object.__setattr__(self, "rotary_scaling", value)  # a list, where it was read from JSON
+        if not value:
+            return
+        alone = f"must be empty with {self.backbone}: only Llama's frequencies are changed"
+        require(self.backbone == "llama", name, value, alone)
+        four = "must be empty or (factor, low_freq_factor, high_freq_factor, positions)"
+        require(len(value) == 4, name, value, four)
+        factor, low, high, positions = value
+        good = factor >= 1 and 0 < low < high and positions > 0
+        require(good, name, value, f"{four}: factor >= 1, 0 < low < high, positions > 0")
 
     def _check_state_space(self) -> None:
         positive(self, "model", "d_state", "expand", "chunk_size")

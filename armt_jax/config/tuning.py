@@ -14,12 +14,13 @@ TRAINS = ("all", "memory", "lora")
 class TuningConfig:
     """What is trained of a model.
 
-    ``start`` is a folder whose parameters the training starts from: a run (its best checkpoint) or
-    a Hugging Face model; None: fresh ones. What the folder does not have, such as the memory of a
-    model that had none, stays fresh. ``trains`` is ``all`` parameters; ``memory``: the memory
-    tokens and what writes and reads the memory; or ``lora``: these, and low-rank changes of the
-    matrices whose names ``lora_targets`` (a regular expression) matches: ``lora_scale`` times a
-    product of rank ``lora_rank`` (Hu et al. 2021, arXiv 2106.09685).
+    ``start`` is a folder whose parameters the training starts from: a run (its best checkpoint),
+    what ``experiments.export`` made of one, or a Hugging Face model; None: fresh ones. What the
+    folder does not have, such as the memory of a model that had none, stays fresh. ``trains`` is
+    ``all`` parameters; ``memory``: the memory tokens and what writes and reads the memory; or
+    ``lora``: these, and low-rank changes of the matrices whose names ``lora_targets`` (a regular
+    expression) matches: ``lora_scale`` times a product of rank ``lora_rank`` (Hu et al. 2021, arXiv
+    2106.09685).
 
     ``groups`` are regular expressions of whole parameter names, and ``factors`` multiply the
     learning rate of what each one matches; the first that matches counts, and 0 freezes.

@@ -24,6 +24,7 @@ from armt_jax.interop.gguf_tokenizer import build_tokenizer
 from armt_jax.interop.hugging_face import model_config
 from armt_jax.interop.pretrained import import_params
 from armt_jax.interop.weights import Weights
+from armt_jax.models.attention import frequency_divisors
 from armt_jax.models.protocol import Params
 
 # GGUF's names of a block's parts, and Hugging Face's.
@@ -43,6 +44,10 @@ _OUTER = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+# By what Llama 3 divides its rotary frequencies, and the three of its four settings that all its
+# releases share (``rope_scaling`` of their ``config.json``); the file has the quotients only.
+_DIVISORS = "rope_freqs.weight"
+_LLAMA3 = (1.0, 4.0, 8192.0)
 _FIELDS = {
     "n_layer": "block_count",
     "n_head": "attention.head_count",
@@ -72,7 +77,10 @@ def load_gguf(
     reader = _open(path)
     where = f"file {str(path)!r}"
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    config = model_config(_fields(reader, tensors, where), settings)
+    fields = _fields(reader, tensors, where)
+    if _DIVISORS in tensors:
+        fields["rotary_scaling"] = _rotary_scaling(tensors.pop(_DIVISORS).data, fields, where)
+    config = model_config(fields, settings)
     named = {_hugging_face_name(name): tensor for name, tensor in tensors.items()}
     # GGUF writes axes with the fastest first.
     shapes = {name: tuple(int(n) for n in t.shape[::-1]) for name, t in named.items()}
@@ -172,6 +180,17 @@ def _fields(reader: Any, tensors: dict[str, Any], where: str) -> dict[str, Any]:
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_embeddings": "output.weight" not in tensors,
     }
+
+
+def _rotary_scaling(divisors: np.ndarray, fields: dict[str, Any], where: str) -> tuple[float, ...]:
+    """The settings of ``models.attention.frequency_divisors`` that give ``divisors``."""
+    dims = fields["d_model"] // fields["n_head"]
+    scaling = (_as_written(np.max(divisors)), *_LLAMA3)
+    if divisors.shape == (dims // 2,) and scaling[0] >= 1:
+        expected = frequency_divisors(dims, fields["rotary_base"], scaling)
+        if np.allclose(divisors, expected, rtol=1e-5, atol=0):
+            return scaling
+    raise ConfigError(f"{where}: {_DIVISORS} = {divisors.tolist()}: must be those of Llama 3")
 
 
 def _as_written(value: float) -> float:

@@ -90,6 +90,9 @@ _KEYS = {
 }
 
 
+_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
 def backbone_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Fields of ``ModelConfig`` that a ``config.json`` gives.
 
@@ -104,7 +107,7 @@ def backbone_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     one_of(f"{where}: model_type", backbone, tuple(_KEYS))
     assert isinstance(backbone, str)
     keys = _KEYS[backbone]
-    given = {**config, **_rotary_keys(config, where)}
+    given = {**config, **_rotary_keys(config)}
     for key, accepted in keys.fixed.items():
         value = given.get(key, accepted[0])
         if value not in accepted:
@@ -120,7 +123,8 @@ def backbone_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in ("layer_norm_eps", "rotary_base", "rotary_pct"):
         if name in fields:
             fields[name] = float(fields[name])
-    return {"backbone": backbone, **fields}
+    scaling = _rotary_scaling(config, backbone, where)
+    return {"backbone": backbone, **fields, **({"rotary_scaling": scaling} if scaling else {})}
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:
@@ -133,17 +137,33 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     }
     ours = dataclasses.asdict(config)
     ours |= {"tie_embeddings": config.is_tied, "n_kv_head": config.kv_heads, "d_ff": config.ff_dim}
+    if config.rotary_scaling:
+        numbers = zip(_LLAMA3, config.rotary_scaling, strict=True)
+        values["rope_scaling"] = {"rope_type": "llama3", **dict(numbers)}
     return values | {key: ours[name] for name, (key, _) in keys.fields.items()}
 
 
-def _rotary_keys(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _rotary_scaling(config: Mapping[str, Any], backbone: str, where: str) -> tuple[float, ...]:
+    """Llama 3's change of the rotary frequencies, in transformers 5's group or the older one."""
+    kinds = ("default", "llama3") if backbone == "llama" else ("default",)
+    found: tuple[float, ...] = ()
+    for name in ("rope_parameters", "rope_scaling"):
+        group = config.get(name) or {}
+        kind = group.get("rope_type", group.get("type", "default"))
+        if kind not in kinds:
+            wanted = " or ".join(repr(one) for one in kinds)
+            raise ConfigError(f"{where}: {name}.rope_type = {kind!r}: must be {wanted}")
+        if kind == "llama3":
+            missing = [key for key in _LLAMA3 if not isinstance(group.get(key), (int, float))]
+            if missing:
+                raise ConfigError(f"{where}: {name}: lacks the number {', '.join(missing)}")
+            found = tuple(float(group[key]) for key in _LLAMA3)
+    return found
+
+
+def _rotary_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Rotary settings under the older keys: transformers 5 keeps them in ``rope_parameters``."""
     rope = config.get("rope_parameters") or {}
-    scaling = config.get("rope_scaling") or {}
-    for name, group in (("rope_parameters", rope), ("rope_scaling", scaling)):
-        kind = group.get("rope_type", group.get("type", "default"))
-        if kind != "default":
-            raise ConfigError(f"{where}: {name}.rope_type = {kind!r}: must be 'default'")
     renamed = {}
     if "rope_theta" in rope:
         renamed |= {"rope_theta": rope["rope_theta"], "rotary_emb_base": rope["rope_theta"]}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # Queries of a block. Shorter ones skip more of the scores and make smaller products.
@@ -95,7 +96,14 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, attend: jax.Array) -> ja
     return (out / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
 
 
-def rotary(x: jax.Array, positions: jax.Array, *, dims: int, base: float) -> jax.Array:
+def rotary(
+    x: jax.Array,
+    positions: jax.Array,
+    *,
+    dims: int,
+    base: float,
+    scaling: tuple[float, ...] = (),
+) -> jax.Array:
     """Rotate the first ``dims`` of each head by its position (half-split pairs: GPT-NeoX, Llama).
 
     Args:
@@ -103,15 +111,32 @@ def rotary(x: jax.Array, positions: jax.Array, *, dims: int, base: float) -> jax
       positions: ``[b or 1, t]`` int32.
       dims: rotated dimensions, even.
       base: of the geometric frequencies.
+      scaling: see ``frequency_divisors``.
     """
     table = jnp.promote_types(x.dtype, jnp.float32)
     inverse = 1.0 / base ** (jnp.arange(0, dims, 2, dtype=table) / dims)
+    if scaling:
+        inverse /= jnp.asarray(frequency_divisors(dims, base, scaling), table)
     angle = positions.astype(table)[:, :, None] * inverse[None, None, :]
     angle = jnp.concatenate([angle, angle], axis=-1)[:, :, None, :]
     turned, kept = x[..., :dims].astype(table), x[..., dims:]
     first, second = jnp.split(turned, 2, axis=-1)
     rotated = turned * jnp.cos(angle) + jnp.concatenate([-second, first], -1) * jnp.sin(angle)
     return jnp.concatenate([rotated.astype(x.dtype), kept], axis=-1)
+
+
+def frequency_divisors(dims: int, base: float, scaling: tuple[float, ...]) -> np.ndarray:
+    """By what Llama 3 divides each of the ``dims / 2`` rotary frequencies; float64.
+
+    With ``scaling = (factor, low, high, positions)``: 1 where a frequency turns ``high`` times or
+    more within ``positions`` tokens, ``factor`` where it turns ``low`` times or less; between
+    them the frequency goes linearly, with its turns, from the one to the other. Source:
+    ``rope_type = "llama3"`` of Llama 3.1's ``config.json`` (arXiv 2407.21783 has its base only).
+    """
+    factor, low, high, positions = scaling
+    turns = positions * base ** (-np.arange(0, dims, 2) / dims) / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    return 1 / (kept + (1 - kept) / factor)
 
 
 def append(past: KeyValues | None, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:

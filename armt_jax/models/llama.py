@@ -5,6 +5,8 @@ Parameter names are Hugging Face's.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -36,8 +38,14 @@ class _Attention(nn.Module):
 
         q, k = project("q_proj", cfg.n_head), project("k_proj", cfg.kv_heads)
         v = project("v_proj", cfg.kv_heads)
-        q = rotary(q, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
-        k = rotary(k, context.positions, dims=cfg.rotary_dim, base=cfg.rotary_base)
+        turn = functools.partial(
+            rotary,
+            positions=context.positions,
+            dims=cfg.rotary_dim,
+            base=cfg.rotary_base,
+            scaling=cfg.rotary_scaling,
+        )
+        q, k = turn(q), turn(k)
         out = segment_attention(q, k, v, context.attend, past, last)
         out = nn.Dense(
             cfg.d_model,

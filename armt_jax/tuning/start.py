@@ -1,4 +1,4 @@
-"""Parameters that a training starts from: those of another run, or of a Hugging Face model."""
+"""Parameters that a training starts from: of a run, an exported one, or a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from armt_jax.config import AnyExperiment, ConfigError, ModelConfig
 from armt_jax.interop import load_hugging_face
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.processes import together
+from armt_jax.reading import load_reading_model
 from armt_jax.sharding.rules import leaf_names
 from armt_jax.training.checkpoints import BEST, Checkpoints
 from armt_jax.training.state import TrainState, abstract_state, create_state
@@ -92,6 +93,8 @@ def _load(setting: str, folder: Path, config: ModelConfig) -> Any:
         if found is None:
             raise ConfigError(f"{setting} = {str(folder)!r}: has no checkpoint yet")
         return plain_params(run, found.state.params)
+    if kind == "exported":
+        return load_reading_model(folder).params
     return load_hugging_face(folder, num_mem_tokens=config.num_mem_tokens, d_mem=config.d_mem)[0]
 
 
@@ -100,7 +103,9 @@ def _kind(setting: str, folder: Path) -> str:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ConfigError(
-            f"{setting} = {str(folder)!r}: must be the folder of a run or of a Hugging Face "
-            "model, with its config.json"
+            f"{setting} = {str(folder)!r}: must be the folder of a run, of experiments.export or "
+            "of a Hugging Face model, with its config.json"
         ) from None
+    if isinstance(values, dict) and "format" in values:
+        return "exported"
     return "run" if isinstance(values, dict) and "curriculum" in values else "hugging_face"

@@ -63,6 +63,24 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rms_norm_eps": 1e-2,
         },
     ),
+    "llama_3": (
+        "Llama",
+        {
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "intermediate_size": 24,
+            "rope_theta": 100.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
     "llama_all_heads": ("Llama", {**WIDTHS, "intermediate_size": 24}),
 }
 CLASSES = {"GPT2": "GPT2LMHeadModel", "GPTNeoX": "GPTNeoXForCausalLM", "Llama": "LlamaForCausalLM"}

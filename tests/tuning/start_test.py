@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from armt_jax.config import AnyExperiment, ConfigError
+from armt_jax.reading import save_checkpoint
 from armt_jax.sharding.rules import leaf_names
 from armt_jax.training.checkpoints import Checkpoints
 from armt_jax.training.state import create_state
 from armt_jax.training.workdir import Workdir
 from armt_jax.tuning import merge_lora, start_state, tuned_model, tuned_optimizer
+from tests.reading.cases import bits, make_run, tiny_experiment
 from tests.tuning.tuning_test import experiment, noisy
 
 
@@ -67,6 +69,20 @@ def test_a_start_of_another_shape_is_refused_by_name(tmp_path: Path) -> None:
     ):
         begin(wider)
     with pytest.raises(
-        ConfigError, match=r"must be the folder of a run or of a Hugging Face model"
+        ConfigError, match=r"must be the folder of a run, of experiments.export or of a Hugging"
     ):
         begin(experiment(start=str(tmp_path)))
+
+
+def test_a_training_starts_from_what_was_exported(tmp_path: Path) -> None:
+    run, exported = tmp_path / "run", tmp_path / "exported"
+    make_run(run)
+    trained = save_checkpoint(exported, run).params
+    config = tiny_experiment(tmp_path / "next")
+    tuning = dataclasses.replace(config.tuning, start=str(exported))
+    found = begin(dataclasses.replace(config, tuning=tuning))
+    assert bits(found) == bits(trained)
+    assert bits(found) != bits(begin(config))
+    (exported / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"model\.safetensors"):
+        begin(dataclasses.replace(config, tuning=tuning))
