@@ -114,6 +114,7 @@ def _train() -> dict[str, Any]:
         "eval_samples": 512,
         "checkpoint_every": 100,
         "data_workers": 0,
+        "memory_contexts": 8,
     }
 
 
@@ -170,6 +171,7 @@ def tiny() -> dict[str, Any]:
             "eval_every": 8,
             "eval_samples": 64,
             "checkpoint_every": 10,
+            "memory_contexts": 0,
         },
         "mesh": {"data": 1},
     }

@@ -31,7 +31,7 @@ def arrays_of(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-QUICK = ("gpt2", "gpt_neox", "llama_tied")
+QUICK = ("gpt2", "gpt_neox", "llama_tied", "llama_3")
 ALL = [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 

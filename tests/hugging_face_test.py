@@ -28,7 +28,7 @@ def load(folder: Path, case: str, **settings: Any) -> tuple[Params, armt_jax.Mod
     return load_hugging_face(write_folder(folder, case), **{**MEMORY, **settings})
 
 
-QUICK = ("gpt2", "gpt_neox", "llama_tied")
+QUICK = ("gpt2", "gpt_neox", "llama_tied", "llama_3")
 ALL = [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 

@@ -39,6 +39,7 @@ SMALL = (
     "--config.curriculum.target=(1.1, 1.1)",
     "--config.train.batch_size=8",
     "--config.train.eval_samples=16",
+    "--config.train.memory_contexts=2",
     "--config.evaluation.num_pairs=(2,)",
     "--config.evaluation.batch_size=16",
     "--config.evaluation.samples=20",

@@ -78,6 +78,8 @@ class TrainConfig:
 
     ``batch_size`` contexts make one optimizer step, ``grad_accum`` pieces of it at a time.
     ``eval_samples`` contexts of the validation set are asked at each evaluation.
+    Of the first ``memory_contexts`` of them the metrics get, at each evaluation, what an ARMT's
+    memory does (``training/memory_log.py``; 0: nothing).
     ``data_workers`` are Grain's worker processes (0: in the main process).
     ``schedule``, ``remat`` and ``bptt`` say how contexts are read and what of them is kept for the
     backward pass, as ``run_segments`` has them. Queries come after the context: with ``bptt = w``
@@ -95,6 +97,7 @@ class TrainConfig:
     eval_samples: int
     checkpoint_every: int
     data_workers: int
+    memory_contexts: int = 0
 
     def __post_init__(self) -> None:
         positive(
@@ -116,9 +119,9 @@ class TrainConfig:
         one_of("train.schedule", self.schedule, TRAIN_SCHEDULES)
         one_of("train.remat", self.remat, REMATS)
         require(self.bptt >= 0, "train.bptt", self.bptt, "must be 0 (the whole context) or more")
-        require(
-            self.data_workers >= 0, "train.data_workers", self.data_workers, "must be 0 or more"
-        )
+        for name in ("data_workers", "memory_contexts"):
+            value = getattr(self, name)
+            require(value >= 0, f"train.{name}", value, "must be 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ from armt_jax.training.divergence import divergence
 from armt_jax.training.experiment_stages import create_stages
 from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
+from armt_jax.training.memory_log import MemoryLog
 from armt_jax.training.meter import Meter
 from armt_jax.training.metrics import MetricsWriter, NoMetrics
 from armt_jax.training.optimizer import learning_rate
@@ -71,6 +72,7 @@ class Trainer:
             )
         self.exact_match: float | None = None
         self._pending: StepMetrics | None = None
+        self._memory_log = MemoryLog(config, self.mesh)
         self._vote = StopVote()
 
     def _prepare(self, config: AnyExperiment) -> None:
@@ -227,12 +229,14 @@ class Trainer:
     def _evaluate(self, stage: Stage) -> float:
         started = time.monotonic()
         correct, total = self.evaluator(self.state.params, self._validation)
+        memory = self._memory_log(self.state.params, self._validation, self.display.message)
         self.metrics.write(
             self.position.step,
             {
                 "stage": stage.index,
                 "exact_match": correct / total,
                 "samples": total,
+                **memory,
                 "evaluation_seconds": time.monotonic() - started,
             },
         )

@@ -27,7 +27,14 @@ _LOCK = ".lock"
 _CONFIG = "config.json"
 # Settings that may differ when a run goes on: they change no number of its training (``mesh``: none
 # but by rounding, and a machine with other devices must not end a run).
-_FREE = ("workdir", "evaluation", "mesh", "train.data_workers", "train.log_every")
+_FREE = (
+    "workdir",
+    "evaluation",
+    "mesh",
+    "train.data_workers",
+    "train.log_every",
+    "train.memory_contexts",
+)
 _LISTED = 6  # differing settings that an error names, of more it says how many
 
 

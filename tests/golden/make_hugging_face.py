@@ -63,6 +63,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rms_norm_eps": 1e-2,
         },
     ),
+    "llama_all_heads": ("Llama", {**WIDTHS, "intermediate_size": 24}),
     "llama_3": (
         "Llama",
         {
@@ -81,7 +82,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    "llama_all_heads": ("Llama", {**WIDTHS, "intermediate_size": 24}),
 }
 CLASSES = {"GPT2": "GPT2LMHeadModel", "GPTNeoX": "GPTNeoXForCausalLM", "Llama": "LlamaForCausalLM"}
 
