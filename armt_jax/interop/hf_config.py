@@ -138,8 +138,9 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     ours = dataclasses.asdict(config)
     ours |= {"tie_embeddings": config.is_tied, "n_kv_head": config.kv_heads, "d_ff": config.ff_dim}
     if config.rotary_scaling:
-        numbers = zip(_LLAMA3, config.rotary_scaling, strict=True)
-        values["rope_scaling"] = {"rope_type": "llama3", **dict(numbers)}
+        numbers = dict(zip(_LLAMA3, config.rotary_scaling, strict=True))
+        numbers[_LLAMA3[-1]] = int(numbers[_LLAMA3[-1]])  # tokens
+        values["rope_scaling"] = {"rope_type": "llama3", **numbers}
     return values | {key: ours[name] for name, (key, _) in keys.fields.items()}
 
 
