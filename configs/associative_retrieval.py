@@ -33,6 +33,7 @@ def default() -> dict[str, Any]:
             "teacher": config_dict.placeholder(str),
             "distill_weight": 0.5,
             "temperature": 1.0,
+            "memory_factor": 1.0,
         },
     }
 

@@ -131,6 +131,30 @@ def test_a_factor_multiplies_the_rate_of_its_group() -> None:
         np.testing.assert_allclose(leaf, factor * usual[name], rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("family", ["armt", "rmt", "transformer"])
+def test_an_associative_memory_has_a_rate_of_its_own(family: str) -> None:
+    """Of whatever is trained; models without one have the same configuration."""
+
+    def factors(**tuning: Any) -> dict[str, float]:
+        config = experiment(family=family, memory_factor=0.25, **tuning)
+        shapes = jax.eval_shape(create_model(config.model).init, jax.random.key(0))
+        return dict(leaf_names(rate_factors(config.tuning, shapes)))
+
+    found = factors()
+    slow = {name for name, factor in found.items() if factor == 0.25}
+    assert slow == (MEMORY - {"embed.memory"} if family == "armt" else set())
+    assert {found[name] for name in found.keys() - slow} == {1.0}
+    grouped = factors(groups=(r"layers\..*",), factors=(2.0,))
+    for name, factor in grouped.items():
+        expected = 0.5 if name in slow else 2.0 if name.startswith("layers.") else 1.0
+        assert factor == expected, name
+    if family == "armt":
+        alone = factors(trains="memory")
+        assert {name: factor for name, factor in alone.items() if factor} == {
+            name: 1.0 if name == "embed.memory" else 0.25 for name in MEMORY
+        }
+
+
 @pytest.mark.usefixtures("x64")
 def test_merged_and_unmerged_low_rank_changes_are_the_same_model() -> None:
     config = experiment(trains="lora", lora_rank=3, lora_scale=0.5)
@@ -226,6 +250,7 @@ def test_the_table_names_every_parameter_and_its_rate() -> None:
             {"groups": ("(",), "factors": (1.0,)},
             r"groups\[0\] = '\(': must be a regular expression",
         ),
+        ({"memory_factor": 0.0}, r"tuning.memory_factor = 0.0: must be positive"),
         ({"groups": ("a",), "factors": (-1.0,)}, r"factors\[0\] = -1.0: must be 0 \(frozen\) or"),
     ],
 )
