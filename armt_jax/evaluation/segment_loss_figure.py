@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from armt_jax.config import ConfigError
+from armt_jax.evaluation import segment_loss_table
 from armt_jax.evaluation.figures import MARKERS, PALETTE, REFERENCE, STYLE, save_figure
 from armt_jax.evaluation.language_modelling_results import SegmentLossRow, read_rows
+from armt_jax.evaluation.results import atomic_write
 
 PATTERN = "language_modelling*.json"
 _LINES = {"kept": "-", "reset": "--"}
@@ -83,7 +86,7 @@ def _draw(axes: Axes, key: _Key, rows: Sequence[SegmentLossRow], index: int) -> 
 
 
 def fig6(results: Path, out: Path) -> None:
-    """``fig6.png`` in ``out``, of all ``language_modelling*.json`` in ``results``.
+    """``fig6`` as PNG, Markdown and JSON in ``out``, of all ``language_modelling*.json``.
 
     Raises:
       ConfigError: no such file, or one of another kind.
@@ -94,4 +97,10 @@ def fig6(results: Path, out: Path) -> None:
             f"--results = {str(results)!r}: has no {PATTERN}; experiments.evaluate writes "
             "evaluation/language_modelling.json in the folder of a run"
         )
-    segment_loss_figure(out / "fig6.png", [row for file in files for row in read_rows(file)])
+    rows = [row for file in files for row in read_rows(file)]
+    segment_loss_figure(out / "fig6.png", rows)
+    text = segment_loss_table.markdown(rows)
+    atomic_write(out / "fig6.md", text.encode())
+    content = json.dumps(segment_loss_table.as_json(rows), indent=1) + "\n"
+    atomic_write(out / "fig6.json", content.encode())
+    print(text)
