@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from armt_jax.config import room
+from armt_jax.config.backbone_settings import check_backbone
 from armt_jax.config.checks import one_of, positive, require
 from armt_jax.config.families import (
     BACKBONES,
@@ -136,7 +137,9 @@ class ModelConfig:
                 require(value > 0, f"model.{name}", value, "must be positive")
         if self.d_ff is not None:
             positive(self, "model", "d_ff")
-        self._check_backbone()
+        # A list, where it was read from JSON.
+        object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))
+        check_backbone(self)
         if self.dtype is not None:
             one_of("model.dtype", self.dtype, DTYPES)
         one_of("model.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
@@ -189,44 +192,6 @@ class ModelConfig:
         if self.memory_layers:
             return f"{self.rule}_layers_{'_'.join(map(str, self.memory_layers))}"
         return self.rule if self.family == "armt" else self.family
-
-    def _check_backbone(self) -> None:
-        """Settings that only some backbones have."""
-        if self.n_kv_head is not None:
-            positive(self, "model", "n_kv_head")
-            only_llama = f"must be None or model.n_head with {self.backbone}, which shares no keys"
-            shared = self.n_kv_head != self.n_head
-            require(
-                self.backbone == "llama" or not shared,
-                "model.n_kv_head",
-                self.n_kv_head,
-                only_llama,
-            )
-            divides = f"must divide model.n_head = {self.n_head}"
-            require(self.n_head % self.n_kv_head == 0, "model.n_kv_head", self.n_kv_head, divides)
-        if self.backbone == "gpt2":
-            apart = "must be None or True: GPT-2's output matrix is its token embedding"
-            require(
-                self.tie_embeddings is not False, "model.tie_embeddings", self.tie_embeddings, apart
-            )
-        self._check_rotary_scaling()
-        if self.backbone == "llama":
-            even = f"must leave heads of an even width for rotary pairs, not {self.head_dim}"
-            require(self.head_dim % 2 == 0, "model.n_head", self.n_head, even)
-
-    def _check_rotary_scaling(self) -> None:
-        """Llama 3's four numbers."""
-        name, value = "model.rotary_scaling", tuple(self.rotary_scaling)
-        object.__setattr__(self, "rotary_scaling", value)  # a list, where it was read from JSON
-        if not value:
-            return
-        alone = f"must be empty with {self.backbone}: only Llama's frequencies are changed"
-        require(self.backbone == "llama", name, value, alone)
-        four = "must be empty or (factor, low_freq_factor, high_freq_factor, positions)"
-        require(len(value) == 4, name, value, four)
-        factor, low, high, positions = value
-        good = factor >= 1 and 0 < low < high and positions > 0
-        require(good, name, value, f"{four}: factor >= 1, 0 < low < high, positions > 0")
 
     def _check_state_space(self) -> None:
         positive(self, "model", "d_state", "expand", "chunk_size")
