@@ -186,9 +186,9 @@ def main(coordinator: str, process_id: str, folder: str) -> None:
     }
     (Path(folder) / f"{index}.json").write_text(json.dumps(said))
     processes.broadcast(None)
-    if index == 1:
+    if index == 1:  # the other one may be ended at any moment from here on
+        (Path(folder) / "killed").write_text(str(time.time()))
         os.kill(os.getpid(), signal.SIGKILL)
-    (Path(folder) / "killed").write_text(str(time.time()))
     processes.broadcast(None)  # waits for a process that is gone
 
 

@@ -54,7 +54,7 @@ def segment_loss_figure(path: str | os.PathLike[str], rows: Sequence[SegmentLoss
         groups.setdefault(key, []).append(row)
     models = [*dict.fromkeys(key[:3] for key in groups)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+        figure = Figure(figsize=(6.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for key, alike in groups.items():
             _draw(axes, key, alike, models.index(key[:3]))
@@ -66,7 +66,7 @@ def segment_loss_figure(path: str | os.PathLike[str], rows: Sequence[SegmentLoss
             xlabel=f"Segment of {size} tokens (position in the context)",
             ylabel=f"Loss on {dataset}, {split} (bits per byte)",
         )
-        figure.legend(loc="outside upper left", ncols=2, alignment="left")
+        figure.legend(loc="outside upper left", ncols=2, alignment="left", fontsize="small")
         save_figure(figure, path)
 
 
