@@ -33,8 +33,9 @@ class ModelConfig:
     ``rotary_scaling`` (Llama) is Llama 3's change of them for texts longer than those of its
     pretraining: ``(factor, low_freq_factor, high_freq_factor, original_max_position_embeddings)``,
     empty for none (``models/attention.py``).
-    ``n_kv_head`` (Llama) the number of key and value heads, each shared by ``n_head / n_kv_head``
-    heads' queries (None: one each). ``d_ff`` None is 4 times ``d_model`` in every backbone.
+    ``n_kv_head`` (Llama) is the number of key and value heads, each shared by the queries of
+    ``n_head / n_kv_head`` heads (None: one each). ``d_ff`` None is 4 times ``d_model`` in every
+    backbone.
     ``tie_embeddings`` makes the output matrix the token embedding's transpose; None: as the
     backbone's first release has it, tied in GPT-2 (always), apart in GPT-NeoX and Llama.
     ``layer_norm_eps`` is also RMSNorm's.

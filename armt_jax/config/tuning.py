@@ -29,8 +29,9 @@ class TuningConfig:
 
     ``teacher`` is a folder as ``start``, of a model with the same tokens, for language modelling:
     the loss is then ``1 - distill_weight`` of the text's own and ``distill_weight`` of the
-    divergence from what the teacher expects (``evaluation/distillation.py``), both softened
-    by ``temperature``. A Hugging Face teacher reads ``model.context_tokens`` at once.
+    divergence from what the teacher expects (``evaluation/distillation.py``), for which
+    ``temperature`` softens both distributions. A Hugging Face teacher reads
+    ``model.context_tokens`` at once.
     """
 
     start: str | None = None

@@ -6,13 +6,12 @@ the same keys in every segment, a memory holds the last segment only, whatever i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from armt_jax.memory import associative
+from armt_jax.inspection.observe import observe
 from armt_jax.models.armt import ARMT
 from armt_jax.models.protocol import Params, Segment
 
@@ -32,25 +31,14 @@ class Writes(NamedTuple):
 
 
 def memory_writes(model: ARMT, params: Params, tokens: jax.Array, mask: jax.Array) -> Writes:
-    """Read texts ``[b, s, t]`` from empty memories; segments of padding only are left out."""
-    state = model.init_state(tokens.shape[0])
-    memories = associative.MemoryState(state.A, state.z, state.written)
+    """Read texts ``[b, s, t]`` from empty memories; segments of padding only are left out.
+
+    Raises:
+      ConfigError: as ``observe``.
+    """
     segments = Segment(jnp.swapaxes(tokens, 0, 1), jnp.swapaxes(mask, 0, 1))
-
-    def read(memories: Any, segment: Segment) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-        x, context = model.embed(params, segment)
-        after, keys, gates = [], [], []
-        for index in range(model.config.n_layer):
-            layer, memory = jax.tree.map(lambda x, i=index: x[i], (params["layers"], memories))
-            memory, x, _ = model.layer(layer, memory, x, context)
-            k, _, beta = model.key_value_gate(layer, x[:, -model.config.num_mem_tokens :])
-            after.append(memory)
-            keys.append(associative.features(model.rule, k, model.config.nu))
-            gates.append(beta)
-        memories = jax.tree.map(lambda *leaves: jnp.stack(leaves), *after)
-        return memories, (jnp.stack(keys), jnp.stack(gates))
-
-    _, (keys, gates) = lax.scan(read, memories, segments)  # [s, l, b, m, k], [s, l, b, m]
+    _, seen = observe(model, params, model.init_state(tokens.shape[0]), segments)
+    keys = seen.keys  # [s, l, b, m, k]
     unit = keys / (jnp.linalg.norm(keys, axis=-1, keepdims=True) + 1e-30)
     there = jnp.any(segments.mask, axis=-1)[:, None, :, None]  # [s, 1, b, 1]
     again = jnp.einsum("slbmk,slbmk->slbm", unit[1:], unit[:-1])
@@ -59,7 +47,7 @@ def memory_writes(model: ARMT, params: Params, tokens: jax.Array, mask: jax.Arra
     return Writes(
         _mean(again, there[1:]),
         _mean(between / max(1, count * (count - 1)), there),
-        _mean(gates, there),
+        _mean(seen.beta, there),
     )
 
 
