@@ -9,7 +9,8 @@
 run. The memory is written to ``--memory``, by default beside the document; with ``--memory`` alone
 nothing is read. ``--question`` may be given several times, ``--questions`` has one on each line;
 without either they come from the terminal (or from standard input). Answers go to standard output,
-one a line: question, tab, answer. A reading that was stopped goes on with the same command.
+one a line: question, tab, answer. ``--temperature`` (with ``--top_k``, ``--top_p``, ``--seed``)
+draws answers instead of the likeliest. A reading that was stopped goes on with the same command.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 from absl import flags
 
 from armt_jax.config import ConfigError
 from armt_jax.reading import Memory, ReadingModel, TextRead
 from armt_jax.reading.documents import decoded
 from armt_jax.reading.memory import ANSWER_TOKENS
-from experiments import errors
+from experiments import errors, sampling_flags
 from experiments.command_line import parse_flags
 from experiments.reading_flags import DOCUMENT, QUESTION, load_document, load_model
 from experiments.reading_progress import read_with_progress
 
 _MEMORY = flags.DEFINE_string("memory", None, "File of the memory; written, or read if it exists.")
 _QUESTIONS = flags.DEFINE_string("questions", None, "File of questions, one a line.")
-_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", ANSWER_TOKENS, "Tokens of an answer at most.")
 _SNAPSHOT = flags.DEFINE_float("snapshot_seconds", 60.0, "A half-read memory is kept so often.")
 _SUFFIX = ".memory"
 
@@ -41,17 +43,18 @@ def main(argv: list[str]) -> None:
     parse_flags(argv)
     questions = _given_questions()
     path = _memory_path()
+    how: dict[str, Any] = sampling_flags.settings()
+    how["max_new_tokens"] = sampling_flags.new_tokens(ANSWER_TOKENS)
     model = load_model()
     if questions is not None:  # what is wrong with them is said before the reading
-        model.prompts(questions, _NEW_TOKENS.value)
+        model.prompts(questions, how["max_new_tokens"])
     memory = _memory(model, path)
     if questions is not None:
-        for question, answer in zip(
-            questions, memory.ask(questions, max_new_tokens=_NEW_TOKENS.value), strict=True
-        ):
-            print(f"{question}\t{answer}", flush=True)
+        answers = memory.ask(questions, **how)
+        for question, answer in zip(questions, answers, strict=True):
+            print(f"{question}\t{_one_line(answer)}", flush=True)
         return
-    _converse(memory)
+    _converse(memory, how)
 
 
 def _given_questions() -> list[str] | None:
@@ -112,15 +115,22 @@ def _memory(model: ReadingModel, path: Path) -> Memory:
     return memory
 
 
-def _converse(memory: Memory) -> None:
+def _converse(memory: Memory, how: Any) -> None:
     """Questions as they are typed; one that cannot be asked is no end."""
-    for question in _typed():
+    for count, question in enumerate(_typed()):
+        rng = jax.random.fold_in(how["rng"], count)
         try:
-            (answer,) = memory.ask([question], max_new_tokens=_NEW_TOKENS.value)
+            (answer,) = memory.ask([question], **{**how, "rng": rng})
         except ConfigError as error:
             errors.complain(errors.one_line(error))
             continue
+        answer = _one_line(answer)
         print(answer if sys.stdin.isatty() else f"{question}\t{answer}", flush=True)
+
+
+def _one_line(answer: str) -> str:
+    """An answer is a line, whatever a language model writes."""
+    return " ".join(answer.splitlines())
 
 
 def _typed() -> Iterator[str]:

@@ -18,13 +18,11 @@ from armt_jax.reading import checkpoint_experiment, load_reading_model
 from armt_jax.reading.checkpoint_folder import CONFIG
 from armt_jax.sharding import data_mesh
 from armt_jax.tasks.babilong.setup import TOKENIZER_FILE
-from armt_jax.training.checkpoints import BEST, LATEST, Checkpoints, Restored
-from armt_jax.training.state import abstract_state
+from armt_jax.training.checkpoints import BEST, LATEST, Restored
 from armt_jax.training.workdir import read_config
-from armt_jax.tuning import plain_params, tuned_model, tuned_optimizer
+from armt_jax.tuning import restored
+from armt_jax.tuning.restored import CHECKPOINTS
 from experiments.shared_flags import CHECKPOINT, OUT, STEP, WORKDIR
-
-_CHECKPOINTS = "checkpoints"
 
 
 def which_checkpoint(folder: Path, step: str) -> str | int:
@@ -35,7 +33,7 @@ def which_checkpoint(folder: Path, step: str) -> str | int:
     """
     if step not in (LATEST, BEST) and not step.isdecimal():
         raise ConfigError(f"--step = {step!r}: must be {LATEST}, {BEST} or a number of steps")
-    if not (folder / _CHECKPOINTS).is_dir():
+    if not (folder / CHECKPOINTS).is_dir():
         raise ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet")
     return int(step) if step.isdecimal() else step
 
@@ -50,15 +48,11 @@ def restore(config: AnyExperiment, folder: Path, which: str | int) -> Restored:
     """
     # Several processes have no device in common, so all hold the state.
     mesh = data_mesh(jax.device_count()) if process_count() > 1 else None
-    model = tuned_model(config.model, config.tuning)
-    optimizer = tuned_optimizer(config.optimizer, config.tuning)
-    template = abstract_state(model, optimizer, mesh)
-    reader = Checkpoints(folder / _CHECKPOINTS, read_only=True)
-    found = reader.restore(template, which, warn=lambda text: print(text, file=sys.stderr))
+    warn = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    found = restored(config, folder, which, mesh=mesh, warn=warn)
     if found is None:
         raise mark_agreed(ConfigError(f"--workdir = {str(folder)!r}: has no checkpoint yet"))
-    params = plain_params(config, found.state.params)
-    return found._replace(state=found.state._replace(params=params))
+    return found
 
 
 class BabilongModel(NamedTuple):

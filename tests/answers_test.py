@@ -1,4 +1,4 @@
-"""Greedy answers from a memory are those of reading everything again for every token."""
+"""Answers from a memory: greedy ones are those of reading everything again for every token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from armt_jax import ConfigError
-from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.answers import answer_prompts
+from armt_jax.generation import Sampling
 from armt_jax.recurrence import run_segments
 from tests.small_models import lively_params, random_tokens, segments_of, small_model
 
@@ -47,23 +48,23 @@ def slowly(row: int, prompt: np.ndarray, count: int) -> list[int]:
 
 def test_answers_are_those_of_reading_again() -> None:
     prompts = [prompts_of(3, 1), prompts_of(4), prompts_of(2, 5)]
-    found = greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=4, stop_token=-1)
+    found = answer_prompts(MODEL, PARAMS, memory(), prompts, max_new_tokens=4, stop_token=-1)
     assert [len(row) for row in found] == [2, 1, 2]
     for row, (asked, answers) in enumerate(zip(prompts, found, strict=True)):
         for prompt, answer in zip(asked, answers, strict=True):
             assert list(answer) == slowly(row, prompt, 4)
     # Texts differ, so answers do: the memory is read.
     same = [prompts_of(3)] * 3
-    texts = greedy_answers(MODEL, PARAMS, memory(), same, max_new_tokens=8, stop_token=-1)
+    texts = answer_prompts(MODEL, PARAMS, memory(), same, max_new_tokens=8, stop_token=-1)
     assert len({tuple(answer) for (answer,) in texts}) > 1
 
 
 def test_an_answer_ends_before_the_stop_token() -> None:
     prompts = [prompts_of(3)] * 3
-    (whole,), *_ = greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=6, stop_token=-1)
+    (whole,), *_ = answer_prompts(MODEL, PARAMS, memory(), prompts, max_new_tokens=6, stop_token=-1)
     stop = int(whole[2])
     first = list(whole).index(stop)
-    (cut,), *_ = greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=6, stop_token=stop)
+    (cut,), *_ = answer_prompts(MODEL, PARAMS, memory(), prompts, max_new_tokens=6, stop_token=stop)
     assert list(cut) == list(whole[:first])
 
 
@@ -74,4 +75,31 @@ def test_an_answer_ends_before_the_stop_token() -> None:
 )  # fmt: skip
 def test_impossible_prompts_are_refused(prompts, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        greedy_answers(MODEL, PARAMS, memory(), prompts, max_new_tokens=8, stop_token=0)
+        answer_prompts(MODEL, PARAMS, memory(), prompts, max_new_tokens=8, stop_token=0)
+
+
+def test_drawn_answers_follow_the_key_and_the_temperature() -> None:
+    prompts = [prompts_of(3, 3), prompts_of(3), prompts_of(3)]
+
+    def draw(temperature: float, seed: int, **changes: float) -> list[list[int]]:
+        sampling = Sampling(temperature)._replace(**changes)
+        key = jax.random.key(seed)
+        settings = {"max_new_tokens": 8, "stop_token": None, "sampling": sampling, "rng": key}
+        found = answer_prompts(MODEL, PARAMS, memory(), prompts, **settings)
+        return [answer.tolist() for row in found for answer in row]
+
+    greedy = draw(0.0, 0)
+    assert greedy[0] == slowly(0, prompts[0][0], 8)
+    assert draw(1e-6, 0) == greedy == draw(2.0, 0, top_k=1)
+    drawn = draw(2.0, 0)
+    assert drawn == draw(2.0, 0) != draw(2.0, 1)
+    assert drawn[0] != drawn[1]  # the same question twice: each draws for itself
+    # Without logits that tell tokens apart, every token is a draw of its own.
+    flat = jax.tree.map(jnp.zeros_like, PARAMS)
+    settings = {"max_new_tokens": 8, "stop_token": None, "sampling": Sampling(1.0)}
+    found = answer_prompts(MODEL, flat, memory(), prompts, **settings, rng=jax.random.key(0))
+    assert all(len(set(answer.tolist())) > 3 for row in found for answer in row)
+    with pytest.raises(ConfigError, match="rng = None"):
+        answer_prompts(
+            MODEL, PARAMS, memory(), prompts, max_new_tokens=8, stop_token=0, sampling=Sampling(1.0)
+        )

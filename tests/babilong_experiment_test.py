@@ -217,7 +217,7 @@ def test_a_model_that_answers_right_is_right(
     evaluator = BabilongEvaluator(config, params, 7, tmp_path / "evaluation")
     chosen = babilong_module.evaluation_set(config.task, evaluator.books, "256", 4)
     right = [[evaluator.books.tokenizer.bare(sample.question.answer)] for sample in chosen]
-    monkeypatch.setattr(babilong_module, "greedy_answers", lambda *args, **options: right)
+    monkeypatch.setattr(babilong_module, "answer_prompts", lambda *args, **options: right)
     one = cell(evaluator.answers("256", 4), **ABOUT)
     assert (one.correct, one.samples, one.exact_match, one.label_match) == (4, 4, 1.0, 1.0)
 

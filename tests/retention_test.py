@@ -12,7 +12,7 @@ import pytest
 
 from armt_jax import ConfigError, ModelConfig, create_model
 from armt_jax.evaluation import retention
-from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.answers import answer_prompts
 from armt_jax.evaluation.babilong import ANSWER_TOKENS
 from armt_jax.evaluation.retention import make_stories, measure_retention, retained
 from armt_jax.recurrence import run_segments
@@ -70,7 +70,7 @@ def said(contexts: Any, asked: Any, segments: int, segment: int = SIZE) -> list[
     cut = jnp.stack([jnp.asarray(tokens[:, start : start + segment]) for start in starts])
     state = MODEL.init_state(len(contexts))
     memory = run_segments(MODEL, PARAMS, state, segments_of(cut), need_hidden=False)[0]
-    outputs = greedy_answers(
+    outputs = answer_prompts(
         MODEL,
         PARAMS,
         memory,

@@ -1,4 +1,4 @@
-"""Greedy answers to questions about a memory: many questions, one reading."""
+"""Answers to questions about a memory: many questions, one reading."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from jax import lax
 
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.exact_match import predicted_tokens
+from armt_jax.generation import GREEDY, Sampling, check_sampling, sample_token
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
 
 # Questions are filled up to a multiple of it, so that few programs are compiled.
 _STEP = 8
 
 
-def greedy_answers(
+def answer_prompts(
     model: SegmentModel,
     params: Params,
     state: State,
@@ -26,8 +27,10 @@ def greedy_answers(
     *,
     max_new_tokens: int,
     stop_token: int | None,
+    sampling: Sampling = GREEDY,
+    rng: jax.Array | None = None,
 ) -> list[list[np.ndarray]]:
-    """The likeliest continuation of every prompt, each read from the memory of its text.
+    """A continuation of every prompt, each read from the memory of its text.
 
     A prompt is a segment of its own, read without memory tokens; nothing is written. Prompts may be
     of any length (a causal model does not see what fills them up behind).
@@ -38,14 +41,17 @@ def greedy_answers(
       prompts: of each text some prompts, integer ids ``[t]``; one prompt at least in all.
       max_new_tokens: an answer has no more.
       stop_token: ends an answer, and is not part of it; None: answers have ``max_new_tokens``.
+      sampling: how a token is chosen, by default the likeliest.
+      rng: key for a ``sampling`` with a temperature.
 
     Returns:
       int32 ids of each answer, without ``stop_token`` and what follows it, in the order of prompts.
 
     Raises:
       ConfigError: no prompt, an empty one, or one that with its answer is longer than a segment
-        can be.
+        can be; a sampling that cannot be.
     """
+    check_sampling(sampling, rng)
     sizes = [len(prompt) for row in prompts for prompt in row]
     if not sizes or min(sizes) < 1:
         raise ConfigError("prompts: must be one at least, each of one token at least")
@@ -57,9 +63,9 @@ def greedy_answers(
     for b, row in enumerate(prompts):
         for q, prompt in enumerate(row):
             queries[b, q, : len(prompt)], lengths[b, q] = prompt, len(prompt)
-    filled = np.asarray(
-        _continue(model, params, state, queries, lengths, max_new_tokens=max_new_tokens)
-    )
+    rng = jax.random.key(0) if rng is None else rng
+    how = {"max_new_tokens": max_new_tokens, "sampling": sampling}
+    filled = np.asarray(_continue(model, params, state, queries, lengths, rng, **how))
     return [
         [
             _until(filled[b, q, len(prompt) : len(prompt) + max_new_tokens], stop_token)
@@ -76,15 +82,17 @@ def _until(answer: np.ndarray, stop_token: int | None) -> np.ndarray:
     return answer[: stops[0]] if stops.size else answer
 
 
-@functools.partial(jax.jit, static_argnames=("model", "max_new_tokens"))
+@functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling"))
 def _continue(
     model: SegmentModel,
     params: Params,
     state: State,
     queries: jax.Array,
     lengths: jax.Array,
+    rng: jax.Array,
     *,
     max_new_tokens: int,
+    sampling: Sampling,
 ) -> jax.Array:
     """``queries [b, q, u]`` with the answers behind the first ``lengths [b, q]`` tokens of each."""
     place = jnp.arange(queries.shape[-1])
@@ -93,6 +101,12 @@ def _continue(
         hidden = model.ask(params, state, Segment(queries, jnp.ones(queries.shape, bool)))
         last = (lengths + index - 1)[:, :, None]
         logits = model.readout(params, jnp.take_along_axis(hidden, last[..., None], axis=2))
-        return jnp.where(place[None, None] == last + 1, predicted_tokens(logits), queries)
+        if sampling.temperature == 0:
+            tokens = predicted_tokens(logits)
+        else:
+            key = jax.random.fold_in(rng, index)
+            rows = logits.reshape(-1, logits.shape[-1])
+            tokens = sample_token(rows, key, sampling).reshape(logits.shape[:-1])
+        return jnp.where(place[None, None] == last + 1, tokens, queries)
 
     return lax.fori_loop(0, max_new_tokens, step, queries)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from armt_jax.config import BabilongConfig, BabilongExperiment, ConfigError
-from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.answers import answer_prompts
 from armt_jax.evaluation.babilong_results import Answer, AnswerFile
 from armt_jax.evaluation.long_contexts import read_contexts
 from armt_jax.models import create_model
@@ -136,7 +136,7 @@ class BabilongEvaluator:
             on_block=on_block,
             snapshot=self.folder / f"{reading}.safetensors" if is_long else None,
         )
-        answers = greedy_answers(
+        answers = answer_prompts(
             self.model,
             self.params,
             jax.device_put(state, jax.devices()[0]),

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from armt_jax.config import ConfigError
-from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.answers import answer_prompts
 from armt_jax.evaluation.babilong import ANSWER_TOKENS
 from armt_jax.evaluation.babilong_metric import strict_match
 from armt_jax.evaluation.intervals import as_count, wilson_interval
@@ -208,7 +208,7 @@ def _row(segments: int, at_first: list[list[bool]], now: list[list[bool]]) -> Re
 def _right(
     reader: StreamReader, tokenizer: BabilongTokenizer, memory: State, asked: Sequence[Asked]
 ) -> list[list[bool]]:
-    outputs = greedy_answers(
+    outputs = answer_prompts(
         reader.model,
         reader.params,
         jax.device_put(memory, jax.devices()[0]),

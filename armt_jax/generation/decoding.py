@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from armt_jax.generation.sampling import Sampling, sample_token
+from armt_jax.generation.sampling import GREEDY, Sampling, sample_token
 from armt_jax.models.protocol import CachedModel, Params, Segment, SegmentModel, State
 
 
@@ -25,7 +25,7 @@ class How(NamedTuple):
       scores: whether the logits of all steps are kept.
     """
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     stop_token: int | None = None
     scores: bool = True
 

@@ -25,6 +25,9 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
 
+GREEDY = Sampling()
+
+
 def sample_token(logits: jax.Array, rng: jax.Array, sampling: Sampling) -> jax.Array:
     """Next token ids ``[b]`` of ``logits [b, v]``."""
     if sampling.temperature == 0:

@@ -1,15 +1,10 @@
-"""Folders that a model which reads text is loaded from, and the small one it is shared as.
-
-``load_reading_model`` takes
-
-- the folder of a run of BABILong (``config.json``, ``tokenizer.json``, Orbax checkpoints),
-- a checkpoint folder: what ``save_checkpoint`` makes of such a run, without optimizer moments,
-- a Hugging Face folder (``config.json``, ``tokenizer.json``, ``safetensors``).
+"""Checkpoint folders: a trained model as it is shared, without optimizer moments.
 
 A checkpoint folder has ``config.json``: ``format``, ``name``, ``step``, ``segment_size``, ``form``
-and ``question_end`` (see ``forms``), ``model`` (its settings), ``parameters`` (their digest) and
-``experiment``, the settings of the run without the folders of the machine (versions before it
-wrote none); ``tokenizer.json``; and ``model.safetensors``, parameters by name (layers stacked).
+with ``question_end`` (``babilong``) or ``stop_token`` (``plain``, see ``forms``), ``model`` (its
+settings), ``parameters`` (their digest) and ``experiment``, the settings of the run without the
+folders of the machine (versions before it wrote none); ``tokenizer.json``; and
+``model.safetensors``, parameters by name (layers stacked).
 """
 
 from __future__ import annotations
@@ -29,54 +24,20 @@ from safetensors import SafetensorError
 
 from armt_jax.config import BabilongExperiment, ConfigError, ModelConfig, from_config_dict
 from armt_jax.config.babilong import with_later_settings
-from armt_jax.interop import hugging_face
 from armt_jax.interop.weights import SINGLE, Weights, read_file, read_json, save_arrays
 from armt_jax.models import create_model
 from armt_jax.models.protocol import Params
-from armt_jax.reading.forms import BabilongForm, PlainForm, question_end
+from armt_jax.reading.forms import BabilongForm, PlainForm, TextForm
 from armt_jax.reading.reading_model import ReadingModel, parameters_digest
-from armt_jax.tasks.babilong import setup
+from armt_jax.reading.run_folder import TOKENIZER, existing, read_run
 from armt_jax.tasks.babilong.tokenizers import load_tokenizer
-from armt_jax.training.checkpoints import LATEST, Checkpoints, Restored
-from armt_jax.training.optimizer import create_optimizer
-from armt_jax.training.state import abstract_state
-from armt_jax.training.workdir import read_config, read_config_values
+from armt_jax.training.checkpoints import LATEST
+from armt_jax.training.workdir import read_config_values
 
 FORMAT = "armt_jax.checkpoint.1"
-CONFIG, TOKENIZER = "config.json", setup.TOKENIZER_FILE
-_SEGMENT = 512  # of a model without a table of positions, where nobody says otherwise
-_KEYS = ("name", "step", "segment_size", "form", "question_end", "model", "parameters")
-
-
-def load_reading_model(
-    folder: str | os.PathLike[str],
-    *,
-    step: int | str = LATEST,
-    segment_size: int | None = None,
-    warn: Any = lambda text: None,
-) -> ReadingModel:
-    """The model of a folder, with its tokenizer, ready to read.
-
-    Args:
-      folder: see the module.
-      step: of a run: ``latest``, ``best`` or a number.
-      segment_size: of a Hugging Face folder, whose model was trained on none; by default as many
-        tokens as its positions have room for, at most 512.
-      warn: is told about damaged checkpoints that were passed over.
-
-    Raises:
-      ConfigError: no such folder, nothing of the above in it, or a file that is damaged or missing.
-      CheckpointError: a run without an undamaged checkpoint of that step.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ConfigError(f"folder {str(folder)!r}: there is no such folder")
-    about = read_json(folder / CONFIG)
-    if "format" in about:
-        return _load_checkpoint(folder, about)
-    if "model_type" in about:
-        return _load_hugging_face(folder, about, segment_size)
-    return _read_run(folder, step, warn)[0]
+CONFIG = "config.json"
+_KEYS = ("name", "step", "segment_size", "form", "model", "parameters")
+_OF_FORM = {BabilongForm.kind: "question_end", PlainForm.kind: "stop_token"}
 
 
 def save_checkpoint(
@@ -86,7 +47,7 @@ def save_checkpoint(
 
     Args:
       folder: new or empty; it is there when all of it is written, or not at all.
-      source: the folder of a run of BABILong.
+      source: the folder of a run of BABILong or of language modelling.
       step: ``latest``, ``best`` or a number.
 
     Returns:
@@ -99,17 +60,16 @@ def save_checkpoint(
     folder, run = Path(folder), Path(source)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"folder {str(folder)!r}: must be new or empty")
-    reading, found = _read_run(run, step, lambda text: None)
+    reading, tokenizer, taken = read_run(run, step, lambda text: None)
     form = reading.form
-    assert isinstance(form, BabilongForm)
     about = {
         "format": FORMAT,
         "name": reading.name,
-        "step": found.step,
+        "step": taken,
         "segment_size": reading.segment_size,
         "segment_overlap": reading.segment_overlap,
         "form": form.kind,
-        "question_end": form.question_end,
+        _OF_FORM[form.kind]: getattr(form, _OF_FORM[form.kind]),
         "model": dataclasses.asdict(reading.model.config),
         "parameters": reading.parameters_digest,
         "experiment": _without_folders(read_config_values(run)),
@@ -119,7 +79,7 @@ def save_checkpoint(
         half.mkdir()
         named = {name: np.asarray(leaf) for name, leaf in _named(reading.params).items()}
         save_arrays(half / SINGLE, named, {"format": FORMAT})
-        form.tokenizer.save(half / TOKENIZER)
+        tokenizer.save(half / TOKENIZER)
         (half / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         half.replace(folder)
     except (OSError, SafetensorError) as error:
@@ -157,19 +117,29 @@ def checkpoint_experiment(
 
 def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run, but for where it lay, read its data from and started."""
-    task, tuning = values["task"] | {"data_dir": None}, values.get("tuning", {}) | {"start": None}
+    task = values["task"] | {"data_dir": None}
+    if "dataset" in task:  # language modelling: a name, or the path of a folder
+        task["dataset"] = Path(task["dataset"]).name
+    tuning = values.get("tuning", {}) | {"start": None, "teacher": None}
     return values | {"workdir": None, "task": task, "tuning": tuning}
 
 
-def _load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
+def load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
+    """The model of a checkpoint folder, whose ``config.json`` is ``about``.
+
+    Raises:
+      ConfigError: a file that is damaged, missing, or of another version.
+    """
     where = str(folder / CONFIG)
     if about["format"] != FORMAT:
         raise ConfigError(f"{where!r}: format = {about['format']!r}, must be {FORMAT!r}")
-    missing = [key for key in _KEYS if key not in about]
+    keys = (*_KEYS, *filter(None, [_OF_FORM.get(str(about.get("form")))]))
+    missing = [key for key in keys if key not in about]
     if missing:
         raise ConfigError(f"{where!r}: lacks {', '.join(missing)}")
-    if about["form"] != BabilongForm.kind:
-        raise ConfigError(f"{where!r}: form = {about['form']!r}, must be {BabilongForm.kind!r}")
+    if about["form"] not in _OF_FORM:
+        accepted = f"must be one of {', '.join(_OF_FORM)}"
+        raise ConfigError(f"{where!r}: form = {about['form']!r}, {accepted}")
     overlap = about.get("segment_overlap", 0)  # folders of earlier versions know none
     for name, value in (("segment_size", about["segment_size"]), ("segment_overlap", overlap)):
         if not isinstance(value, int):
@@ -178,7 +148,7 @@ def _load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
         config = ModelConfig(**about["model"])
     except TypeError as error:
         raise ConfigError(f"{where!r}: model: must be settings of a model ({error})") from error
-    tokenizer = load_tokenizer(_existing(folder / TOKENIZER))
+    tokenizer = load_tokenizer(existing(folder / TOKENIZER))
     tokenizer.check_model(config.vocab_size)
     params = _params(read_file(folder / SINGLE), config, f"folder {str(folder)!r}")
     digest = parameters_digest(params)
@@ -187,55 +157,13 @@ def _load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
             f"folder {str(folder)!r}: {SINGLE} is damaged; the digest of its parameters should be "
             f"{about['parameters'][:8]!r} and is {digest[:8]!r}"
         )
-    form = BabilongForm(tokenizer, about["question_end"])
+    form: TextForm
+    if about["form"] == PlainForm.kind:
+        form = PlainForm(tokenizer.backend, about["stop_token"])
+    else:
+        form = BabilongForm(tokenizer, about["question_end"])
     model = create_model(config)
     return ReadingModel(model, params, form, about["segment_size"], about["name"], overlap)
-
-
-def _read_run(folder: Path, step: int | str, warn: Any) -> tuple[ReadingModel, Restored]:
-    experiment = read_config(folder)
-    if not isinstance(experiment, BabilongExperiment):
-        raise ConfigError(
-            f"folder {str(folder)!r}: is a run of {experiment.name!r}, which reads no text; must "
-            "be one of BABILong"
-        )
-    if not (folder / "checkpoints").is_dir():
-        raise ConfigError(f"folder {str(folder)!r}: has no checkpoint yet")
-    task, config = experiment.task, experiment.model
-    if task.tokenizer == "small":  # which a training would make where it is missing
-        _existing(folder / TOKENIZER)
-    tokenizer = setup.tokenizer(task, config.vocab_size, folder)
-    template = abstract_state(create_model(config), create_optimizer(experiment.optimizer))
-    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-    found = checkpoints.restore(template, step, warn=warn)
-    if found is None:
-        raise ConfigError(f"folder {str(folder)!r}: has no checkpoint yet")
-    form = BabilongForm(tokenizer, question_end(task.task))
-    reading = ReadingModel(
-        create_model(config),
-        found.state.params,
-        form,
-        task.segment_size,
-        experiment.name,
-        task.segment_overlap,
-    )
-    return reading, found
-
-
-def _load_hugging_face(
-    folder: Path, about: dict[str, Any], segment_size: int | None
-) -> ReadingModel:
-    params, config = hugging_face.load_hugging_face(folder)
-    tokenizer = hugging_face.load_tokenizer(folder, config)
-    stop = about.get("eos_token_id")
-    stop = stop[0] if isinstance(stop, list) and stop else stop
-    stop_token = tokenizer.id_to_token(stop) if isinstance(stop, int) else None
-    if segment_size is None:
-        taken = 0 if config.wrap_pos else config.memory_positions
-        room = config.n_positions - taken if config.has_learned_positions else _SEGMENT
-        segment_size = max(1, min(_SEGMENT, room))
-    form = PlainForm(tokenizer, stop_token)
-    return ReadingModel(create_model(config), params, form, segment_size, folder.name)
 
 
 def _params(weights: Weights, config: ModelConfig, what: str) -> Params:
@@ -258,9 +186,3 @@ def _params(weights: Weights, config: ModelConfig, what: str) -> Params:
 def _named(params: Params) -> dict[str, Any]:
     paths = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ConfigError(f"tokenizer {str(path)!r}: there is no such file")
-    return path

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from armt_jax.config import ConfigError
-from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.answers import answer_prompts
+from armt_jax.generation import GREEDY, Sampling, check_sampling
 from armt_jax.models.protocol import State
 from armt_jax.reading import memory_file
 from armt_jax.reading.lazy import LazyText, Source, text_source
@@ -128,29 +129,39 @@ class Memory:
         return self
 
     def ask(
-        self, questions: Sequence[Any] | str, *, max_new_tokens: int = ANSWER_TOKENS
+        self,
+        questions: Sequence[Any] | str,
+        *,
+        max_new_tokens: int = ANSWER_TOKENS,
+        sampling: Sampling = GREEDY,
+        rng: jax.Array | None = None,
     ) -> list[str]:
-        """The likeliest answer to each question; the memory is as before.
+        """An answer to each question, by default the likeliest; the memory is as before.
 
         Args:
           questions: texts, or integer arrays of ids that end where an answer begins. Each is read
             in a segment of its own, by a copy of the memory.
           max_new_tokens: an answer has no more.
+          sampling: how a token is chosen.
+          rng: key for a ``sampling`` with a temperature.
 
         Raises:
           ConfigError: an empty question, one longer than a segment, one that the tokenizer does not
-            know, ids outside the vocabulary.
+            know, ids outside the vocabulary, a sampling that cannot be.
         """
+        check_sampling(sampling, rng)
         prompts = self.model.prompts(questions, max_new_tokens)
         found: list[str] = []
         for start in range(0, len(prompts), _TOGETHER):
-            (answers,) = greedy_answers(
+            (answers,) = answer_prompts(
                 self.model.model,
                 self.model.params,
                 self.state(),
                 [prompts[start : start + _TOGETHER]],
                 max_new_tokens=max_new_tokens,
                 stop_token=self.model.form.stop_id,
+                sampling=sampling,
+                rng=None if rng is None else jax.random.fold_in(rng, start),
             )
             found += [self.model.form.answer(ids) for ids in answers]
         return found

@@ -41,10 +41,11 @@ from armt_jax.training.metrics import MetricsWriter, NoMetrics
 from armt_jax.training.optimizer import learning_rate
 from armt_jax.training.programs import StagePrograms
 from armt_jax.training.progress import ProgressDisplay, Status
+from armt_jax.training.start import start_state
 from armt_jax.training.state import TrainState, abstract_state, reset_optimizer
 from armt_jax.training.step import StepMetrics
 from armt_jax.training.workdir import Workdir
-from armt_jax.tuning import show_parameters, start_state, tuned_model, tuned_optimizer
+from armt_jax.tuning import show_parameters, tuned_model, tuned_optimizer
 
 
 @dataclasses.dataclass(frozen=True)

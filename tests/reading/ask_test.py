@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from absl.testing import flagsaver
 
 from armt_jax.reading import Memory, load_reading_model, save_checkpoint
 from armt_jax.training.interruption import SignalWatch
-from experiments import ask, errors, export, inspect
+from experiments import ask, export, inspect
 from tests.reading.cases import QUESTIONS, TEXT
 
 
@@ -41,19 +40,6 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(Memory, "_feed", lambda *args: pytest.fail("reads again"))
 
     return forbid
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Exit code, standard output and error of a command."""
-
-    def call(module: Any, *arguments: object) -> tuple[int, str, str]:
-        with flagsaver.flagsaver():
-            code = errors.run(lambda: module.main([module.__name__, *map(str, arguments)]))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def answers_of(checkpoint: str, questions: list[str]) -> str:

@@ -98,7 +98,7 @@ def test_weights_that_do_not_fit_are_named_all_at_once(exported: Path, tmp_path:
     ("change", "message"),
     [
         ({"format": "armt_jax.checkpoint.2"}, "must be 'armt_jax.checkpoint.1'"),
-        ({"form": "verse"}, "form = 'verse', must be 'babilong'"),
+        ({"form": "verse"}, "form = 'verse', must be one of babilong, plain"),
         ({"segment_size": "48"}, "segment_size = '48', must be a number"),
         ({"model": {"depth": 3}}, "model: must be settings of a model"),
         ({"step": None, "parameters": None}, "lacks parameters"),

@@ -47,7 +47,7 @@ def test_memories_of_other_models_are_refused(file: Path) -> None:
     refused(file, reading_model(1), message)
     other = dataclasses.replace(model, segment_size=SEGMENT + 1)
     refused(file, other, "was read in other segments: segment_size 24 there, 25 here")
-    for form in (BabilongForm(tokenizer(), ""), PlainForm(tokenizer()._backend)):
+    for form in (BabilongForm(tokenizer(), ""), PlainForm(tokenizer().backend)):
         other = dataclasses.replace(model, form=form)
         refused(file, other, "was read with another tokenizer or form of text: form")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from armt_jax import ConfigError
-from armt_jax.evaluation.answers import greedy_answers
+from armt_jax.evaluation.answers import answer_prompts
 from armt_jax.evaluation.long_contexts import read_contexts
 from armt_jax.reading import Document, Memory, Progress, ReadingModel, TokenDocument
 from armt_jax.reading import documents as documents_module
@@ -182,7 +182,7 @@ def test_it_answers_as_the_evaluation_of_the_benchmark_does() -> None:
     prompts = [np.array(model.form.prompt(question)) for question in QUESTIONS]
     stop = model.form.stop_id
     assert stop is not None
-    (ids,) = greedy_answers(
+    (ids,) = answer_prompts(
         model.model, model.params, state, [prompts], max_new_tokens=16, stop_token=stop
     )
     memory = Memory(model).read(BOOK)

@@ -14,9 +14,10 @@ from armt_jax.config import AnyExperiment, ConfigError
 from armt_jax.reading import save_checkpoint
 from armt_jax.sharding.rules import leaf_names
 from armt_jax.training.checkpoints import Checkpoints
+from armt_jax.training.start import start_state
 from armt_jax.training.state import create_state
 from armt_jax.training.workdir import Workdir
-from armt_jax.tuning import merge_lora, start_state, tuned_model, tuned_optimizer
+from armt_jax.tuning import merge_lora, tuned_model, tuned_optimizer
 from tests.reading.cases import bits, make_run, tiny_experiment
 from tests.tuning.tuning_test import experiment, noisy
 

@@ -27,13 +27,13 @@ from armt_jax.sharding import create_mesh
 from armt_jax.sharding.rules import leaf_names
 from armt_jax.tasks.language_modelling.stage_data import language_modelling_data
 from armt_jax.training.checkpoints import Checkpoints
+from armt_jax.training.start import start_state
 from armt_jax.training.state import abstract_state, create_state
 from armt_jax.training.step import train_step
 from armt_jax.tuning import (
     parameter_rows,
     plain_params,
     rate_factors,
-    start_state,
     tuned_model,
     tuned_optimizer,
     tuned_scoring,

@@ -32,6 +32,7 @@ class BabilongTokenizer:
     """Ids of facts, noise, questions and answers.
 
     Attributes:
+      backend: of the package ``tokenizers``.
       vocab_size: ids are below it.
       gen_id, end_id: what stands between question and answer, and behind the answer.
       pad_id: fills masked places; it is ``end_id``, which no mask needs to tell apart.
@@ -45,7 +46,7 @@ class BabilongTokenizer:
         Raises:
           ConfigError: it has no such token.
         """
-        self._backend = backend
+        self.backend = backend
         self._facts: dict[str, list[int]] = {}
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.gen_id = self._special(gen_token)
@@ -57,7 +58,7 @@ class BabilongTokenizer:
 
     def sentences(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of facts or noise sentences, each tokenised by itself with a leading blank."""
-        encoded = self._backend.encode_batch_fast(
+        encoded = self.backend.encode_batch_fast(
             [f" {text}" for text in texts], add_special_tokens=False
         )
         return [one.ids for one in encoded]
@@ -72,11 +73,11 @@ class BabilongTokenizer:
 
     def bare(self, text: str) -> list[int]:
         """Ids of a question or an answer: no leading blank."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def whole(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts as they are: no leading blank, nothing cut."""
-        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
     def token_bytes(self) -> np.ndarray:
@@ -86,14 +87,14 @@ class BabilongTokenizer:
         character of an ordinary token's name is one byte. A special token's name is its text.
         """
         sizes = np.zeros(self.vocab_size, np.int64)
-        special = self._backend.get_added_tokens_decoder()
-        for name, index in self._backend.get_vocab(with_added_tokens=True).items():
+        special = self.backend.get_added_tokens_decoder()
+        for name, index in self.backend.get_vocab(with_added_tokens=True).items():
             sizes[index] = len(name.encode()) if index in special else len(name)
         return sizes
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out."""
-        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def decode_answer(self, ids: Iterable[int]) -> str:
         """The text before the first ``end_id``: what strict exact match compares."""
@@ -122,7 +123,7 @@ class BabilongTokenizer:
             theirs = tokenizers.Tokenizer.from_file(str(path)).get_vocab()
         except Exception as error:  # the package raises bare Exception
             raise ConfigError(f"{path}: is not a tokenizer's JSON ({error})") from error
-        ours = self._backend.get_vocab()
+        ours = self.backend.get_vocab()
         differing = sorted(token for token, id_ in ours.items() if theirs.get(token) != id_)
         if differing:
             raise ConfigError(
@@ -132,10 +133,10 @@ class BabilongTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file ``load_tokenizer`` reads (the JSON of ``tokenizers``)."""
-        self._backend.save(str(path))
+        self.backend.save(str(path))
 
     def _special(self, token: str) -> int:
-        token_id = self._backend.token_to_id(token)
+        token_id = self.backend.token_to_id(token)
         if token_id is None:
             raise ConfigError(f"tokenizer: has no token {token!r}; is it a file of armt_jax?")
         return token_id

@@ -17,11 +17,11 @@ from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.processes import together
 from armt_jax.reading import load_reading_model
 from armt_jax.sharding.rules import leaf_names
-from armt_jax.training.checkpoints import BEST, Checkpoints
-from armt_jax.training.state import TrainState, abstract_state, create_state
+from armt_jax.training.checkpoints import BEST
+from armt_jax.training.state import TrainState, create_state
 from armt_jax.training.workdir import read_config
-from armt_jax.tuning.groups import LORA, MEMORY, tuned_optimizer
-from armt_jax.tuning.model import plain_params, tuned_model
+from armt_jax.tuning import restored
+from armt_jax.tuning.groups import LORA, MEMORY
 from armt_jax.tuning.teacher import place_teacher, without_teacher
 
 _LISTED = 6  # differing parameters that an error names, of more it says how many
@@ -84,15 +84,11 @@ def start_state(
 def _load(setting: str, folder: Path, config: ModelConfig) -> Any:
     kind = _kind(setting, folder)
     if kind == "run":
-        run = read_config(folder)
-        model = tuned_model(run.model, run.tuning)
-        template = abstract_state(model, tuned_optimizer(run.optimizer, run.tuning))
-        found = Checkpoints(folder / "checkpoints", read_only=True).restore(
-            template, BEST, warn=lambda text: print(text, file=sys.stderr)
-        )
+        warn = lambda text: print(text, file=sys.stderr)  # noqa: E731
+        found = restored(read_config(folder), folder, BEST, warn=warn)
         if found is None:
             raise ConfigError(f"{setting} = {str(folder)!r}: has no checkpoint yet")
-        return plain_params(run, found.state.params)
+        return found.state.params
     if kind == "exported":
         return load_reading_model(folder).params
     return load_hugging_face(folder, num_mem_tokens=config.num_mem_tokens, d_mem=config.d_mem)[0]
