@@ -11,7 +11,12 @@ from jax.sharding import Mesh
 from armt_jax.config import Experiment, ExperimentConfig, TaskConfig
 from armt_jax.evaluation.evaluate import Evaluator
 from armt_jax.evaluation.figures import capacity_figure, exact_match_figure
-from armt_jax.evaluation.results import ResultRow, git_commit, result_row, write_results
+from armt_jax.evaluation.results import (
+    ResultRow,
+    git_commit,
+    result_row,
+    update_results,
+)
 from armt_jax.evaluation.scoring import AnswerAtEnd
 from armt_jax.models import create_model
 from armt_jax.models.protocol import Params
@@ -71,11 +76,21 @@ def model_name(config: Experiment) -> str:
 def write_report(
     folder: Path, rows: Sequence[ResultRow], variant: str, trained_pairs: int | None
 ) -> None:
-    """``results.json`` and the figures of ``rows`` in ``folder``."""
+    """``results.json`` and the figures of ``rows`` in ``folder``.
+
+    What was measured before stays in the file, and in the figures what was of the same checkpoint
+    and sizes of key and value.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_results(folder / "results.json", rows)
+    sizes = {(row.step, row.key_size, row.value_size) for row in rows}
+    drawn = [
+        row
+        for row in update_results(folder / "results.json", rows)
+        if (row.step, row.key_size, row.value_size) in sizes
+    ]
     exact_match_figure(
-        folder / "exact_match.png", rows, variant=variant, trained_pairs=trained_pairs
+        folder / "exact_match.png", drawn, variant=variant, trained_pairs=trained_pairs
     )
     if variant == "remember":
-        capacity_figure(folder / "capacity.png", rows, trained_pairs=trained_pairs)
+        remembered = [row for row in drawn if row.variant == variant]
+        capacity_figure(folder / "capacity.png", remembered, trained_pairs=trained_pairs)
