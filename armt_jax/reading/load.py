@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from armt_jax.config import ConfigError
 from armt_jax.interop import hugging_face
 from armt_jax.interop.weights import read_json
-from armt_jax.models import create_model
+from armt_jax.models import ARMT, create_model
 from armt_jax.reading.checkpoint_folder import CONFIG, load_checkpoint
 from armt_jax.reading.forms import PlainForm
 from armt_jax.reading.reading_model import ReadingModel
@@ -35,7 +37,8 @@ def load_reading_model(
       step: of a run: ``latest``, ``best`` or a number.
       segment_size: of a Hugging Face folder, whose model was trained on none; by default as many
         tokens as its positions have room for, at most 512.
-      warn: is told about damaged checkpoints that were passed over.
+      warn: is told about damaged checkpoints that were passed over, and about a memory that was
+        never trained: it stays empty, so nothing of a segment is known in the next.
 
     Raises:
       ConfigError: no such folder, nothing of the above in it, or a file that is damaged or missing.
@@ -46,10 +49,23 @@ def load_reading_model(
         raise ConfigError(f"folder {str(folder)!r}: there is no such folder")
     about = read_json(folder / CONFIG)
     if "format" in about:
-        return load_checkpoint(folder, about)
-    if "model_type" in about:
-        return _load_hugging_face(folder, about, segment_size)
-    return read_run(folder, step, warn).reading
+        found = load_checkpoint(folder, about)
+    elif "model_type" in about:
+        found = _load_hugging_face(folder, about, segment_size)
+    else:
+        found = read_run(folder, step, warn).reading
+    _warn_of_empty_memory(found, warn)
+    return found
+
+
+def _warn_of_empty_memory(found: ReadingModel, warn: Any) -> None:
+    if not isinstance(found.model, ARMT):
+        return
+    if not np.any(found.params["layers"]["memory"]["W_mv"]["kernel"]):
+        warn(
+            f"{found.describe()}: its memory was never trained (W_mv is 0), so nothing of one "
+            f"segment of {found.segment_size} tokens is known in the next"
+        )
 
 
 def _load_hugging_face(

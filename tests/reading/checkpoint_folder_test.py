@@ -32,7 +32,8 @@ def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_an_exported_folder_is_the_run(run_folder: Path, exported: Path) -> None:
     names = {path.name for path in exported.iterdir()}
     assert names == {"config.json", "tokenizer.json", "model.safetensors"}
-    trained, small = load_reading_model(run_folder), load_reading_model(exported)
+    trained = load_reading_model(run_folder)
+    small = load_reading_model(exported, warn=lambda text: pytest.fail(text))
     assert bits(small.params) == bits(trained.params)
     assert small.parameters_digest == trained.parameters_digest
     assert small.model.config == trained.model.config
@@ -158,7 +159,12 @@ def test_a_hugging_face_folder_is_read_as_it_is(tmp_path: Path) -> None:
         content = json.loads((folder / "tokenizer.json").read_text())
         content["model"]["vocab"] = words
         (folder / "tokenizer.json").write_text(json.dumps(content))
-    model = load_reading_model(folder, segment_size=8)
+    said: list[str] = []
+    model = load_reading_model(folder, segment_size=8, warn=said.append)
+    assert [text.partition(": ")[2] for text in said] == [
+        "its memory was never trained (W_mv is 0), so nothing of one segment of 8 tokens is known "
+        "in the next"
+    ]
     assert isinstance(model.form, PlainForm)
     assert model.form.stop_id == 2
     assert load_reading_model(folder).segment_size == 512
