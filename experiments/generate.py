@@ -8,8 +8,8 @@
 on. What is generated goes on in them: a full segment is written to the memory, and the next one
 begins. ``--checkpoint=FOLDER`` takes a folder of ``experiments.export`` or of Hugging Face instead
 of a run. 200 tokens are generated at most, the likeliest ones unless ``--temperature`` says
-otherwise; then ``--texts`` may be drawn of one prompt. Text goes to standard output, the prompt is
-not repeated; several texts are numbered.
+otherwise; then ``--num_texts`` may be drawn of one prompt. Text goes to standard output, the
+prompt is not repeated; several texts are numbered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from experiments.command_line import parse_flags
 from experiments.reading_flags import DOCUMENT, load_document, load_model
 
 _PROMPT = flags.DEFINE_string("prompt", None, "Text to continue.")
-_TEXTS = flags.DEFINE_integer("texts", 1, "Texts that are drawn of one prompt.", lower_bound=1)
+_TEXTS = flags.DEFINE_integer("num_texts", 1, "Texts that are drawn of one prompt.", lower_bound=1)
 _USUAL = 200  # tokens
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     how = sampling_flags.settings()
     sampling = how.pop("sampling")
     if _TEXTS.value > 1 and sampling.temperature == 0:
-        raise ConfigError(f"--texts = {_TEXTS.value}: needs --temperature, or all are the same")
+        raise ConfigError(f"--num_texts = {_TEXTS.value}: needs --temperature, or all are the same")
     model = load_model()
     prompt = _prompt(model)
     found = generate(

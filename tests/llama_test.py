@@ -188,6 +188,8 @@ def test_llama_3_slows_the_slow_frequencies_down() -> None:
         ({"rotary_scaling": (8.0, 1.0, 4.0)}, "must be empty or .factor, low_freq_factor"),
         ({"rotary_scaling": (8.0, 4.0, 1.0, 64.0)}, "factor >= 1, 0 < low < high, positions > 0"),
         ({"rotary_scaling": (0.5, 1.0, 4.0, 64.0)}, "factor >= 1, 0 < low < high, positions > 0"),
+        ({"rotary_scaling": (8.0, 0.0, 4.0, 64.0)}, "factor >= 1, 0 < low < high, positions > 0"),
+        ({"rotary_scaling": (8.0, 1.0, 4.0, 0.0)}, "factor >= 1, 0 < low < high, positions > 0"),
     ],
 )
 def test_impossible_changes_of_frequencies_are_refused(

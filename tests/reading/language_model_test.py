@@ -98,7 +98,7 @@ def test_a_text_goes_on_over_segments(
     asked = (f"--workdir={run}", "--max_new_tokens=30")
     code, out, _ = command(generate, *asked, f"--document={beginning}")
     assert (code, out) == (0, model.form.answer(np.asarray(ids)[0]) + "\n")
-    drawn = (*asked, f"--prompt={TEXT}", "--temperature=2", "--top_k=20", "--texts=2")
+    drawn = (*asked, f"--prompt={TEXT}", "--temperature=2", "--top_k=20", "--num_texts=2")
     code, out, _ = command(generate, *drawn)
     assert code == 0
     first, second = (text.split("\t") for text in out.split("\n2\t"))
@@ -112,7 +112,7 @@ def test_what_cannot_be_continued_is_said(
 ) -> None:
     for arguments, message in (
         ((), "--prompt or --document: one of them must give a text"),
-        (("--prompt=a", "--texts=2"), "--texts = 2: needs --temperature"),
+        (("--prompt=a", "--num_texts=2"), "--num_texts = 2: needs --temperature"),
         (("--prompt=", "--temperature=1"), "--prompt = '': has no token"),
         (("--prompt=a", "--temperature=-1"), "temperature = -1.0: must be 0"),
         (("--prompt=a", "--max_new_tokens=0"), "max_new_tokens = 0: must be at least 1"),
