@@ -6,7 +6,8 @@
     python -m experiments.evaluate --checkpoint=checkpoints/babilong_qa1 --lengths=4k,64k,1M
 
 The run is named by its folder, or by its configuration; ``--checkpoint`` is what
-``experiments.export`` made of a BABILong run. Prints a table, and writes JSON and figures into the
+``experiments.export`` made of a run of BABILong or of language modelling (whose text is looked for
+by its name in ``ARMT_DATA_DIR``). Prints a table, and writes JSON and figures into the
 ``evaluation`` folder of the run, for a checkpoint into a folder below ``--out`` (``runs``), which
 has its name and the digest of its parameters. A BABILong evaluation that was stopped goes on where
 it was with the same command.
@@ -44,7 +45,13 @@ from experiments import (
     retrieval_report,
 )
 from experiments.command_line import numbers, parse_flags
-from experiments.restoring import BabilongModel, exported_model, restore, which_checkpoint
+from experiments.restoring import (
+    BabilongModel,
+    LanguageModel,
+    exported_model,
+    restore,
+    which_checkpoint,
+)
 from experiments.shared_flags import CHECKPOINT, LENGTHS, OUT, SAMPLES, STEP, WORKDIR
 
 for _name in ("workdir", "step", "checkpoint", "out", "lengths", "samples"):  # named by --help
@@ -71,8 +78,13 @@ def _evaluate_checkpoint(checkpoint: str) -> None:
     if WORKDIR.value is not None or _CONFIG.value is not None:
         raise ConfigError(f"--checkpoint = {checkpoint!r}: goes without --workdir and --config")
     launch_flags.join()
-    _check_babilong_flags()
-    _evaluate_babilong(exported_model(checkpoint, OUT.value))
+    trained = exported_model(checkpoint, OUT.value)
+    if isinstance(trained, LanguageModel):
+        _check_language_modelling_flags()
+        _evaluate_language_modelling(trained)
+    else:
+        _check_babilong_flags()
+        _evaluate_babilong(trained)
 
 
 def _evaluate_run(folder: Path) -> None:
@@ -82,7 +94,10 @@ def _evaluate_run(folder: Path) -> None:
     if isinstance(config, ExperimentConfig):
         _evaluate_retrieval(config, folder)
     elif isinstance(config, LanguageModellingExperiment):
-        _evaluate_language_modelling(config, folder)
+        _check_language_modelling_flags()
+        config = dataclasses.replace(config, workdir=str(folder))
+        found = restore(config, folder, which_checkpoint(folder, STEP.value))
+        _evaluate_language_modelling(LanguageModel(config, found.state.params, found.step))
     elif isinstance(config, BabilongExperiment):
         _check_babilong_flags()
         # With the workdir of this command: a run may have been moved.
@@ -136,16 +151,19 @@ def _evaluate_recall(config: RecallExperiment, folder: Path) -> None:
     print_table(rows, title=f"{config.name}, step {found.step:,}")
 
 
-def _evaluate_language_modelling(config: LanguageModellingExperiment, folder: Path) -> None:
+def _check_language_modelling_flags() -> None:
     given = {"pairs": _PAIRS, "variant": _VARIANT, "key_size": _KEY_SIZE, "lengths": LENGTHS}
     _refuse_flags("language modelling", **{name: flag.value for name, flag in given.items()})
     if process_count() > 1:
         raise ConfigError("language modelling: is evaluated by one process")
+
+
+def _evaluate_language_modelling(trained: LanguageModel) -> None:
+    config, params, step = trained
     if SAMPLES.value is not None:
         evaluation = dataclasses.replace(config.evaluation, samples=SAMPLES.value)
         config = dataclasses.replace(config, evaluation=evaluation)
-    found = restore(config, folder, which_checkpoint(folder, STEP.value))
-    language_modelling_report.evaluate(config, found.state.params, found.step, folder)
+    language_modelling_report.evaluate(config, params, step, Path(config.workdir))
 
 
 def _refuse_flags(what: str, **values: object) -> None:

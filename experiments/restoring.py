@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 import jax
 
-from armt_jax.config import AnyExperiment, BabilongExperiment, ConfigError
+from armt_jax.config import (
+    AnyExperiment,
+    BabilongExperiment,
+    ConfigError,
+    LanguageModellingExperiment,
+)
 from armt_jax.evaluation.results import atomic_write
 from armt_jax.interop.weights import read_json
 from armt_jax.models.protocol import Params
@@ -66,6 +71,14 @@ class BabilongModel(NamedTuple):
     step: int
 
 
+class LanguageModel(NamedTuple):
+    """What was trained on text; see ``BabilongModel``."""
+
+    config: LanguageModellingExperiment
+    params: Params
+    step: int
+
+
 def babilong_model() -> BabilongModel:
     """What ``--workdir`` (and ``--step``) or ``--checkpoint`` (and ``--out``) name.
 
@@ -79,7 +92,13 @@ def babilong_model() -> BabilongModel:
             "experiments.export"
         )
     if CHECKPOINT.value is not None:
-        return exported_model(CHECKPOINT.value, OUT.value)
+        trained = exported_model(CHECKPOINT.value, OUT.value)
+        if isinstance(trained, BabilongModel):
+            return trained
+        name = trained.config.name
+        raise ConfigError(
+            f"--checkpoint = {CHECKPOINT.value!r}: must be of a run of BABILong, not {name}"
+        )
     workdir = WORKDIR.value or ""
     if OUT.value is not None:
         raise ConfigError(f"--out = {OUT.value!r}: goes with --checkpoint; a run has its folder")
@@ -91,7 +110,7 @@ def babilong_model() -> BabilongModel:
     return BabilongModel(config, found.state.params, found.step)
 
 
-def exported_model(checkpoint: str, out: str | None) -> BabilongModel:
+def exported_model(checkpoint: str, out: str | None) -> BabilongModel | LanguageModel:
     """What ``experiments.export`` wrote, and a folder for it in ``out``, by default ``runs``.
 
     That folder has the digest of the parameters in its name, so no two models share one, and the
@@ -108,4 +127,6 @@ def exported_model(checkpoint: str, out: str | None) -> BabilongModel:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / TOKENIZER_FILE, (Path(checkpoint) / TOKENIZER_FILE).read_bytes())
     step = read_json(Path(checkpoint) / CONFIG)["step"]
-    return BabilongModel(config, reading.params, step)
+    if isinstance(config, BabilongExperiment):
+        return BabilongModel(config, reading.params, step)
+    return LanguageModel(config, reading.params, step)

@@ -12,10 +12,12 @@ from absl.testing import flagsaver
 
 from armt_jax import ConfigError
 from armt_jax.config import BabilongExperiment
+from armt_jax.evaluation.language_modelling_results import read_rows
 from armt_jax.reading import checkpoint_experiment, load_reading_model, save_checkpoint
 from armt_jax.training.workdir import read_config
 from experiments import babilong_gates, babilong_retention, evaluate
 from tests.reading.cases import make_run
+from tests.reading.language_model_test import make_run as make_language_model
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,25 @@ def test_what_is_measured_is_that_of_the_run(
         assert (mine / answers).read_text() == (run / answers).read_text()
 
 
+def test_the_losses_of_a_language_model_are_those_of_its_run(tmp_path: Path) -> None:
+    make_language_model(tmp_path / "text", dataset="built_in")
+    exported = tmp_path / "exported"
+    digest = save_checkpoint(exported, tmp_path / "text").parameters_digest
+    call(evaluate.main, f"--workdir={tmp_path / 'text'}", "--samples=12")
+    call(evaluate.main, f"--checkpoint={exported}", f"--out={tmp_path}", "--samples=12")
+    mine = tmp_path / f"wikitext_{digest[:8]}"
+    expected = read_rows(tmp_path / "text" / "evaluation" / "language_modelling.json")
+    assert read_rows(mine / "evaluation" / "language_modelling.json") == expected
+    assert [(row.step, row.dataset, row.memory) for row in expected] == [
+        (5, "built_in", "kept"),
+        (5, "built_in", "reset"),
+    ]
+    with pytest.raises(ConfigError, match="--pairs = 3: is no setting of language modelling"):
+        call(evaluate.main, f"--checkpoint={exported}", "--pairs=3")
+    with pytest.raises(ConfigError, match="must be of a run of BABILong, not wikitext"):
+        call(babilong_gates.main, f"--checkpoint={exported}", f"--out={tmp_path}")
+
+
 def test_retention_reads_a_checkpoint_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Of random parameters, which know no fact: it is told after the stories have been asked."""
     arguments = ("--noise_after=1", "--stories=2", f"--out={tmp_path / 'out'}")
@@ -79,6 +100,7 @@ def test_the_experiment_is_the_runs_without_its_folders(
     run, exported = folders
     found, trained = checkpoint_experiment(exported, tmp_path), read_config(run)
     assert isinstance(trained, BabilongExperiment)
+    assert isinstance(found, BabilongExperiment)
     assert found.workdir == str(tmp_path)
     assert found.task == trained.task
     assert (found.model, found.seed, found.name) == (trained.model, trained.seed, trained.name)

@@ -217,6 +217,16 @@ def test_an_interval_covers_what_it_resamples() -> None:
     assert shared == 100, "what is compared is resampled alike"
 
 
+def test_a_segment_that_no_context_reaches_is_refused() -> None:
+    """The longest document has 26 tokens to predict: nine segments of three, the last not full."""
+    LossReader(MODEL, None, contexts(9), BYTES, batch_size=3)
+    message = r"samples = 3 of 3 contexts: the longest has 26 tokens, which end before segment 10"
+    with pytest.raises(ConfigError, match=message):
+        LossReader(MODEL, None, contexts(10), BYTES, batch_size=3)
+    with pytest.raises(ConfigError, match="samples = 1 of 3 contexts: the longest has 13 tokens"):
+        LossReader(MODEL, None, contexts(9), BYTES, batch_size=3, samples=1)
+
+
 @pytest.mark.parametrize("segments", [0, 3])
 def test_a_horizon_needs_segments_in_front(segments: int) -> None:
     reader = LossReader(MODEL, None, contexts(), BYTES, batch_size=3)

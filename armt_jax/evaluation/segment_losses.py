@@ -63,13 +63,24 @@ class LossReader:
         batch_size: int,
         samples: int = 0,
     ) -> None:
-        """``samples`` contexts (0: all), spread over the split, ``batch_size`` at a time."""
+        """``samples`` contexts (0: all), spread over the split, ``batch_size`` at a time.
+
+        Raises:
+          ConfigError: none of them is long enough to have text in every segment.
+        """
         self._model, self._params = model, params
         self._contexts, self._token_bytes = contexts, token_bytes
         self._batch_size = batch_size
         count = len(contexts)
         wanted = min(samples, count) or count
         self._indices = np.linspace(0, count - 1, wanted).round().astype(int)
+        longest = max(contexts.predicted(int(index)) for index in self._indices)
+        if longest <= (contexts.num_segments - 1) * contexts.segment_size:
+            raise ConfigError(
+                f"evaluation.samples = {wanted:,} of {count:,} contexts: the longest has "
+                f"{longest:,} tokens, which end before segment {contexts.num_segments} of "
+                f"{contexts.segment_size}; take more contexts, or fewer evaluation.num_segments"
+            )
 
     def kept(self) -> SegmentSums:
         """The memory goes on from segment to segment."""

@@ -22,7 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 
-from armt_jax.config import BabilongExperiment, ConfigError, ModelConfig, from_config_dict
+from armt_jax.config import (
+    BabilongExperiment,
+    ConfigError,
+    LanguageModellingExperiment,
+    ModelConfig,
+    from_config_dict,
+)
 from armt_jax.config.babilong import with_later_settings
 from armt_jax.interop.weights import SINGLE, Weights, read_file, read_json, save_arrays
 from armt_jax.models import create_model
@@ -92,7 +98,7 @@ def save_checkpoint(
 
 def checkpoint_experiment(
     folder: str | os.PathLike[str], workdir: str | os.PathLike[str]
-) -> BabilongExperiment:
+) -> BabilongExperiment | LanguageModellingExperiment:
     """The experiment whose parameters a checkpoint folder has.
 
     Args:
@@ -110,8 +116,8 @@ def checkpoint_experiment(
             "version"
         )
     experiment = from_config_dict(with_later_settings(values | {"workdir": str(workdir)}))
-    if not isinstance(experiment, BabilongExperiment):
-        raise ConfigError(f"{str(path)!r}: experiment must be one of BABILong")
+    if not isinstance(experiment, BabilongExperiment | LanguageModellingExperiment):
+        raise ConfigError(f"{str(path)!r}: experiment must be BABILong or language modelling")
     return experiment
 
 

@@ -31,11 +31,13 @@ from tests.small_models import lively_params
 TEXT = "the river runs under old stones and cold light , the river runs on . "
 
 
-def make_run(folder: Path, trains: str = "all") -> LanguageModellingExperiment:
+def make_run(
+    folder: Path, trains: str = "all", dataset: str | None = None
+) -> LanguageModellingExperiment:
     """The folder of a run as a training leaves it; segments of 8 tokens."""
     plain: dict[str, Any] = wikitext.get_config("tiny").to_dict() | {"workdir": str(folder)}
     plain["model"] |= {"d_model": 8, "d_ff": 8, "d_mem": 2, "vocab_size": 300, "n_head": 2}
-    plain["task"] |= {"segment_size": 8, "dataset": str(folder.parent / "words")}
+    plain["task"] |= {"segment_size": 8, "dataset": dataset or str(folder.parent / "words")}
     plain["tuning"] |= {"trains": trains, "lora_targets": r"layers\.block\.mlp\..*"}
     config = from_config_dict(plain)
     assert isinstance(config, LanguageModellingExperiment)

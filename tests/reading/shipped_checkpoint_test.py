@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from armt_jax.config import BabilongExperiment
 from armt_jax.reading import Memory, checkpoint_experiment, load_reading_model
 from armt_jax.tasks.babilong.books import GeneratedBooks
 
@@ -22,6 +23,7 @@ def test_questions_about_a_text_are_answered() -> None:
 
 def test_it_says_what_it_can_be_evaluated_on(tmp_path: Path) -> None:
     model, experiment = load_reading_model(FOLDER), checkpoint_experiment(FOLDER, tmp_path)
+    assert isinstance(experiment, BabilongExperiment)
     assert (experiment.task.task, experiment.trained_tokens) == ("qa1", 456)
     assert experiment.model == model.model.config
     task = experiment.task

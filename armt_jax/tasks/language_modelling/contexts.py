@@ -88,6 +88,13 @@ class Contexts:
         """The document that context ``index`` is cut from."""
         return int(np.searchsorted(self._first, index, side="right")) - 1
 
+    def predicted(self, index: int) -> int:
+        """Tokens of context ``index`` that are predicted: all but padding."""
+        document = self.document(index)
+        start, stop = self.documents.starts[document : document + 2]
+        behind = stop - 1 - start - (index - self._first[document]) * self.tokens
+        return int(min(behind, self.tokens))
+
     def __getitem__(self, index: int) -> Context:
         if not 0 <= index < len(self):
             raise IndexError(index)

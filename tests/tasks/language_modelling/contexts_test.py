@@ -50,7 +50,7 @@ def test_contexts_predict_every_token_once_and_in_order(segments: int, size: int
         assert one.context.shape == one.context_mask.shape == one.targets.shape == (segments, size)
         mask = one.context_mask.reshape(-1)
         count = int(mask.sum())
-        assert count >= 1
+        assert count == contexts.predicted(index) >= 1
         assert mask[:count].all(), "padding stands at the end"
         read, targets = one.context.reshape(-1), one.targets.reshape(-1)
         np.testing.assert_array_equal(read[1:count], targets[: count - 1])
