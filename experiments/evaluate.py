@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from armt_jax.config import (
+    AnyExperiment,
     BabilongExperiment,
     ConfigError,
     ExperimentConfig,
@@ -78,12 +79,10 @@ def _evaluate_checkpoint(checkpoint: str) -> None:
     if WORKDIR.value is not None or _CONFIG.value is not None:
         raise ConfigError(f"--checkpoint = {checkpoint!r}: goes without --workdir and --config")
     launch_flags.join()
-    trained = exported_model(checkpoint, OUT.value)
+    trained = exported_model(checkpoint, OUT.value, _check_text_flags)
     if isinstance(trained, LanguageModel):
-        _check_language_modelling_flags()
         _evaluate_language_modelling(trained)
     else:
-        _check_babilong_flags()
         _evaluate_babilong(trained)
 
 
@@ -116,6 +115,13 @@ def _folder() -> Path:
     if _CONFIG.value is None:
         raise ConfigError("--workdir is missing: must name the folder of a run (or --config a run)")
     return Path(from_config_dict(_CONFIG.value).workdir)
+
+
+def _check_text_flags(config: AnyExperiment) -> None:
+    if isinstance(config, LanguageModellingExperiment):
+        _check_language_modelling_flags()
+    else:
+        _check_babilong_flags()
 
 
 def _check_babilong_flags() -> None:

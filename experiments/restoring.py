@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,13 +93,9 @@ def babilong_model() -> BabilongModel:
             "experiments.export"
         )
     if CHECKPOINT.value is not None:
-        trained = exported_model(CHECKPOINT.value, OUT.value)
-        if isinstance(trained, BabilongModel):
-            return trained
-        name = trained.config.name
-        raise ConfigError(
-            f"--checkpoint = {CHECKPOINT.value!r}: must be of a run of BABILong, not {name}"
-        )
+        trained = exported_model(CHECKPOINT.value, OUT.value, _check_babilong)
+        assert isinstance(trained, BabilongModel)
+        return trained
     workdir = WORKDIR.value or ""
     if OUT.value is not None:
         raise ConfigError(f"--out = {OUT.value!r}: goes with --checkpoint; a run has its folder")
@@ -110,20 +107,31 @@ def babilong_model() -> BabilongModel:
     return BabilongModel(config, found.state.params, found.step)
 
 
-def exported_model(checkpoint: str, out: str | None) -> BabilongModel | LanguageModel:
+def _check_babilong(config: AnyExperiment) -> None:
+    if not isinstance(config, BabilongExperiment):
+        raise ConfigError(
+            f"--checkpoint = {CHECKPOINT.value!r}: must be of a run of BABILong, not {config.name}"
+        )
+
+
+def exported_model(
+    checkpoint: str, out: str | None, check: Callable[[AnyExperiment], None]
+) -> BabilongModel | LanguageModel:
     """What ``experiments.export`` wrote, and a folder for it in ``out``, by default ``runs``.
 
     That folder has the digest of the parameters in its name, so no two models share one, and the
-    tokenizer.
+    tokenizer. ``check`` is told the experiment before anything is written.
 
     Raises:
-      ConfigError: no such folder, or one that does not say of what experiment it is.
+      ConfigError: no such folder, or one that does not say of what experiment it is; what
+        ``check`` raises.
     """
     if STEP.value != LATEST:
         raise ConfigError(f"--step = {STEP.value!r}: is for a run; a checkpoint folder has one")
     reading = load_reading_model(checkpoint)
     folder = Path(out or "runs") / f"{reading.name}_{reading.parameters_digest[:8]}"
     config = checkpoint_experiment(checkpoint, folder)
+    check(config)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / TOKENIZER_FILE, (Path(checkpoint) / TOKENIZER_FILE).read_bytes())
     step = read_json(Path(checkpoint) / CONFIG)["step"]

@@ -81,10 +81,12 @@ def test_the_losses_of_a_language_model_are_those_of_its_run(tmp_path: Path) -> 
         (5, "built_in", "kept"),
         (5, "built_in", "reset"),
     ]
+    unused = tmp_path / "unused"  # a wrong flag leaves no folder
     with pytest.raises(ConfigError, match="--pairs = 3: is no setting of language modelling"):
-        call(evaluate.main, f"--checkpoint={exported}", "--pairs=3")
+        call(evaluate.main, f"--checkpoint={exported}", f"--out={unused}", "--pairs=3")
     with pytest.raises(ConfigError, match="must be of a run of BABILong, not wikitext"):
-        call(babilong_gates.main, f"--checkpoint={exported}", f"--out={tmp_path}")
+        call(babilong_gates.main, f"--checkpoint={exported}", f"--out={unused}")
+    assert not unused.exists()
 
 
 def test_retention_reads_a_checkpoint_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -137,8 +139,9 @@ def test_an_earlier_checkpoint_and_wrong_flags_are_refused(
         for main in (evaluate.main, babilong_gates.main, babilong_retention.main):
             with pytest.raises(ConfigError, match=message):
                 call(main, *arguments)
+    out = f"--out={tmp_path / 'out'}"
     with pytest.raises(ConfigError, match="--pairs = 3: is no setting of BABILong"):
-        call(evaluate.main, f"--checkpoint={exported}", "--pairs=3")
+        call(evaluate.main, f"--checkpoint={exported}", out, "--pairs=3")
     with pytest.raises(ConfigError, match="--samples = 0: must be at least 1"):
-        call(evaluate.main, f"--checkpoint={exported}", "--samples=0")
+        call(evaluate.main, f"--checkpoint={exported}", out, "--samples=0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier"]
