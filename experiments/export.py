@@ -2,7 +2,8 @@
 
     python -m experiments.export --workdir=runs/babilong_qa1 --step=best --out=babilong_qa1
 
-``experiments.ask --checkpoint=babilong_qa1`` and ``experiments.inspect`` read it.
+The run is one of BABILong or of language modelling. ``experiments.ask --checkpoint=babilong_qa1``,
+``generate``, ``inspect`` and ``evaluate`` read what is written, and trainings start from it.
 """
 
 from __future__ import annotations

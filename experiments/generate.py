@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from armt_jax.config import ConfigError
+from armt_jax.evaluation.answers import until_stop
 from armt_jax.generation import generate
 from armt_jax.reading import ReadingModel
 from armt_jax.reading.documents import encoded
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
         **how,
     )
     for number, ids in enumerate(np.asarray(found), 1):
-        text = model.form.answer(_until(ids, model.form.stop_id))
+        text = model.form.answer(until_stop(ids, model.form.stop_id))
         print(text if _TEXTS.value == 1 else f"{number}\t{text}", flush=True)
 
 
@@ -79,11 +80,6 @@ def _prompt(model: ReadingModel) -> np.ndarray:
     if not ids:
         raise ConfigError(f"--prompt = {_PROMPT.value!r}: has no token, must have one")
     return np.asarray(ids, np.int32)
-
-
-def _until(ids: np.ndarray, stop: int | None) -> np.ndarray:
-    stops = np.flatnonzero(ids == stop)
-    return ids[: stops[0]] if stops.size else ids
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import armt_jax
 from armt_jax import ConfigError
 from armt_jax.generation import generate_with_scores
 from armt_jax.models import SegmentModel
+from tests.generation_test import stopped_texts
 from tests.small_models import lively_params, quick_jit, random_tokens, small_model
 
 SIZE, NEW = 4, 11
@@ -109,24 +110,7 @@ def test_keys_count_tokens_and_not_segments() -> None:
 
 
 def test_text_ends_at_the_stop_token_in_whichever_segment() -> None:
-    model = small_model(n_layer=1)
-    params, tokens = lively_params(model), random_tokens(model, 3, SIZE)
-    key = jax.random.key(0)
-    free = np.asarray(_generator(model, temperature=2.0)(params, tokens, rng=key)[0])
-    stop = int(free[0, 2])
-    ids, _ = _generator(model, temperature=2.0, stop_token=stop)(params, tokens, rng=key)
-    ends = [int(np.argmax(row == stop)) if stop in row else NEW for row in free]
-    assert max(ends) > SIZE > ends[0]
-    for row, end in enumerate(ends):
-        np.testing.assert_array_equal(ids[row, :end], free[row, :end])
-        np.testing.assert_array_equal(ids[row, end:], np.full(NEW - end, stop))
-    # Where every text has ended nothing more is computed, in no later segment either.
-    greedy, _ = _generator(model)(params, tokens[:1])
-    last = int(greedy[0, 0])
-    ids, scores = _generator(model, stop_token=last)(params, tokens[:1])
-    np.testing.assert_array_equal(ids, np.full((1, NEW), last))
-    assert np.any(scores[:, 0])
-    assert not np.any(scores[:, 1:])
+    assert max(stopped_texts(_generator)) > SIZE
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,27 +103,37 @@ def test_same_key_same_text() -> None:
     assert all(len(set(row)) > 1 for row in drawn.tolist())
 
 
-def test_text_ends_at_the_stop_token_and_is_filled_with_it() -> None:
+def stopped_texts(generator: Callable[..., Any]) -> list[int]:
+    """Places where three drawn texts end, which are checked, as are greedy ones that end at once.
+
+    ``generator(model, **settings)`` is ``f(params, tokens, rng=None)``, ids and scores.
+    """
     model = small_model(n_layer=1)
     params, tokens = lively_params(model), random_tokens(model, 3, SIZE)
-    sample = functools.partial(_generator(model, temperature=2.0), params, tokens)
-    free, scores = (np.asarray(leaf) for leaf in sample(rng=jax.random.key(0)))
+    sample = functools.partial(generator(model, temperature=2.0), params, tokens)
+    free = np.asarray(sample(rng=jax.random.key(0))[0])
+    new = free.shape[1]
     stop = int(free[0, 2])
-    stopping = _generator(model, temperature=2.0, stop_token=stop)
+    stopping = generator(model, temperature=2.0, stop_token=stop)
     ids, _ = stopping(params, tokens, rng=jax.random.key(0))
-    ends = [int(np.argmax(row == stop)) if stop in row else NEW for row in free]
+    ends = [int(np.argmax(row == stop)) if stop in row else new for row in free]
     assert ends[0] <= 2
     assert max(ends) > ends[0]
     for row, end in enumerate(ends):
         np.testing.assert_array_equal(ids[row, :end], free[row, :end])
-        np.testing.assert_array_equal(ids[row, end:], np.full(NEW - end, stop))
+        np.testing.assert_array_equal(ids[row, end:], np.full(new - end, stop))
     # Where every text has ended nothing more is computed.
-    greedy, _ = _generator(model)(params, tokens[:1])
+    greedy, _ = generator(model)(params, tokens[:1])
     last = int(greedy[0, 0])
-    ids, scores = _generator(model, stop_token=last)(params, tokens[:1])
-    np.testing.assert_array_equal(ids, np.full((1, NEW), last))
+    ids, scores = generator(model, stop_token=last)(params, tokens[:1])
+    np.testing.assert_array_equal(ids, np.full((1, new), last))
     assert np.any(scores[:, 0])
     assert not np.any(scores[:, 1:])
+    return ends
+
+
+def test_text_ends_at_the_stop_token_and_is_filled_with_it() -> None:
+    stopped_texts(_generator)
 
 
 @pytest.mark.usefixtures("x64")

@@ -68,14 +68,15 @@ def answer_prompts(
     filled = np.asarray(_continue(model, params, state, queries, lengths, rng, **how))
     return [
         [
-            _until(filled[b, q, len(prompt) : len(prompt) + max_new_tokens], stop_token)
+            until_stop(filled[b, q, len(prompt) : len(prompt) + max_new_tokens], stop_token)
             for q, prompt in enumerate(row)
         ]
         for b, row in enumerate(prompts)
     ]
 
 
-def _until(answer: np.ndarray, stop_token: int | None) -> np.ndarray:
+def until_stop(answer: np.ndarray, stop_token: int | None) -> np.ndarray:
+    """Ids in front of the first ``stop_token``; all of them where there is none."""
     if stop_token is None:
         return answer
     stops = np.flatnonzero(answer == stop_token)

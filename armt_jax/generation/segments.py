@@ -2,8 +2,8 @@
 
 So the text has the segments that it would have if it were read as a whole, and every token comes
 from the memory that reading gives. A full segment is read once more, memory tokens behind it, as
-``run_segments`` reads it: what is remembered is what re-reading remembers, to the last bit, for
-one parallel reading of a segment beside as many single steps as it has tokens.
+``run_segments`` reads it: what is remembered is what re-reading remembers, for one parallel
+reading of a segment beside as many single steps as it has tokens.
 """
 
 from __future__ import annotations
