@@ -8,23 +8,27 @@
 on. What is generated goes on in them: a full segment is written to the memory, and the next one
 begins. ``--checkpoint=FOLDER`` takes a folder of ``experiments.export`` or of Hugging Face instead
 of a run. 200 tokens are generated at most, the likeliest ones unless ``--temperature`` says
-otherwise; then ``--num_texts`` may be drawn of one prompt. Text goes to standard output, the
-prompt is not repeated; several texts are numbered.
+otherwise; then ``--num_texts`` may be drawn of one prompt. A text goes to standard output while it
+is made, several are numbered and come at the end; the prompt is not repeated.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.answers import until_stop
-from armt_jax.generation import generate
+from armt_jax.generation import generate, generate_stream
 from armt_jax.reading import ReadingModel
 from armt_jax.reading.documents import encoded
+from armt_jax.reading.text_stream import text_stream
 from experiments import errors, sampling_flags
 from experiments.command_line import parse_flags
 from experiments.reading_flags import DOCUMENT, load_document, load_model
@@ -44,21 +48,33 @@ def main(argv: list[str]) -> None:
     if _TEXTS.value > 1 and sampling.temperature == 0:
         raise ConfigError(f"--num_texts = {_TEXTS.value}: needs --temperature, or all are the same")
     model = load_model()
-    prompt = _prompt(model)
-    found = generate(
-        model.model,
-        model.params,
-        jnp.asarray(np.tile(prompt, (_TEXTS.value, 1))),
+    prompts = jnp.asarray(np.tile(_prompt(model), (_TEXTS.value, 1)))
+    write = _write_one if _TEXTS.value == 1 else _write_all
+    write(
+        model,
+        prompts,
         segment_size=model.segment_size,
         max_new_tokens=sampling_flags.new_tokens(_USUAL),
-        new_segments=True,
         stop_token=model.form.stop_id,
         **sampling._asdict(),
         **how,
     )
+
+
+def _write_one(model: ReadingModel, prompts: jax.Array, **settings: Any) -> None:
+    """The text of ``prompts [1, n]``, as it is made."""
+    made = (int(ids[0]) for ids in generate_stream(model.model, model.params, prompts, **settings))
+    stop = model.form.stop_id
+    for piece in text_stream(model.form, itertools.takewhile(lambda token: token != stop, made)):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _write_all(model: ReadingModel, prompts: jax.Array, **settings: Any) -> None:
+    """The texts of ``prompts [b, n]``, numbered."""
+    found = generate(model.model, model.params, prompts, new_segments=True, **settings)
     for number, ids in enumerate(np.asarray(found), 1):
-        text = model.form.answer(until_stop(ids, model.form.stop_id))
-        print(text if _TEXTS.value == 1 else f"{number}\t{text}", flush=True)
+        print(f"{number}\t{model.form.answer(until_stop(ids, model.form.stop_id))}", flush=True)
 
 
 def _prompt(model: ReadingModel) -> np.ndarray:

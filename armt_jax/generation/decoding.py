@@ -89,13 +89,7 @@ def decode(
 ) -> Decoded:
     """``new`` tokens behind a segment's first ones, ``prompt [b, t]``, read with ``state``."""
     batch = prompt.tokens.shape[0]
-    cache, hidden = _begin(model, params, state, prompt, new)
-    logits = model.readout(params, hidden)
-
-    def choose(step: jax.Array, logits: jax.Array, done: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = jax.random.fold_in(rng, progress.index + step)
-        token = jnp.where(done, how.fill, sample_token(logits, key, how.sampling))
-        return token, done if how.stop_token is None else done | (token == how.stop_token)
+    cache, logits = begin(model, params, state, prompt, new)
 
     def record(
         step: jax.Array,
@@ -109,16 +103,15 @@ def decode(
         return lax.dynamic_update_index_in_dim(ids, token, step, 1), scores
 
     def body(loop: _Loop) -> _Loop:
-        cache, hidden = _next(model, params, state, loop.cache, loop.token)
-        logits = model.readout(params, hidden)
-        token, done = choose(loop.step, logits, loop.done)
+        cache, logits = follow(model, params, state, loop.cache, loop.token)
+        token, (_, done) = choose(rng, Progress(progress.index + loop.step, loop.done), logits, how)
         ids, scores = record(loop.step, token, logits, loop.ids, loop.scores)
         return _Loop(loop.step + 1, token, done, ids, scores, cache)
 
     first = jnp.zeros((), jnp.int32)
     ids = jnp.full((batch, new), how.fill, jnp.int32)
     scores = jnp.zeros((batch, new, logits.shape[-1]), logits.dtype) if how.scores else None
-    token, done = choose(first, logits, progress.done)
+    token, (_, done) = choose(rng, progress, logits, how)
     kept = jnp.where(jnp.all(progress.done), 0, logits)
     ids, scores = record(first, token, kept, ids, scores)
     going = lambda loop: (loop.step < new) & ~jnp.all(loop.done)  # noqa: E731
@@ -126,22 +119,41 @@ def decode(
     return Decoded(loop.ids, loop.scores, Progress(progress.index + new, loop.done))
 
 
-def _begin(
+def choose(
+    rng: jax.Array, progress: Progress, logits: jax.Array, how: How
+) -> tuple[jax.Array, Progress]:
+    """The next token ``[b]`` of every row, from its ``logits [b, v]``; the progress after it."""
+    key = jax.random.fold_in(rng, progress.index)
+    token = jnp.where(progress.done, how.fill, sample_token(logits, key, how.sampling))
+    done = progress.done
+    if how.stop_token is not None:
+        done |= token == how.stop_token
+    return token, Progress(progress.index + 1, done)
+
+
+def begin(
     model: SegmentModel, params: Params, state: State, prompt: Segment, room: int
 ) -> tuple[Any, jax.Array]:
-    """What the prompt leaves for ``_next``, and its last hidden state ``[b, d]``."""
+    """What a segment's first tokens leave for ``follow``, and the logits ``[b, v]`` behind them.
+
+    There is room for so many tokens more.
+    """
     if isinstance(model, CachedModel):
-        return model.prefill(params, state, prompt, room)
-    state, hidden = model.step(params, state, prompt)
-    return state, hidden[:, -1]
+        cache, last = model.prefill(params, state, prompt, room)
+    else:
+        cache, hidden = model.step(params, state, prompt)
+        last = hidden[:, -1]
+    return cache, model.readout(params, last)
 
 
-def _next(
+def follow(
     model: SegmentModel, params: Params, state: State, cache: Any, token: jax.Array
 ) -> tuple[Any, jax.Array]:
-    """One more token ``[b]``, and its hidden state ``[b, d]``."""
+    """One more token ``[b]``, and the logits ``[b, v]`` behind it."""
     if isinstance(model, CachedModel):
-        return model.decode(params, state, cache, token)
-    one = Segment(token[:, None], jnp.ones((token.shape[0], 1), bool))
-    cache, hidden = model.step(params, cache, one)
-    return cache, hidden[:, 0]
+        cache, last = model.decode(params, state, cache, token)
+    else:
+        one = Segment(token[:, None], jnp.ones((token.shape[0], 1), bool))
+        cache, hidden = model.step(params, cache, one)
+        last = hidden[:, 0]
+    return cache, model.readout(params, last)

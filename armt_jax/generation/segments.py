@@ -43,13 +43,13 @@ def decode_in_segments(
     first = run(state, prompt, progress, min(new, room))
     if new <= room:
         return first
-    state = model.write(params, state, _full(prompt, first.ids))
+    state = model.write(params, state, filled(prompt, first.ids))
     between, rest = divmod(new - room - 1, segment_size)
 
     def whole(carry: Any, _: None) -> tuple[Any, tuple[jax.Array, jax.Array | None]]:
         state, token, progress = carry
-        found = run(state, _opening(token), progress, segment_size)
-        state = model.write(params, state, _full(_opening(token), found.ids))
+        found = run(state, opening(token), progress, segment_size)
+        state = model.write(params, state, filled(opening(token), found.ids))
         return (state, found.ids[:, -1], found.progress), (found.ids, found.scores)
 
     def ended(carry: Any, _: None) -> tuple[Any, tuple[jax.Array, jax.Array | None]]:
@@ -64,7 +64,7 @@ def decode_in_segments(
 
     carry = (state, first.ids[:, -1], first.progress)
     (state, token, progress), middle = lax.scan(segment, carry, None, length=between)
-    last = run(state, _opening(token), progress, rest + 1)
+    last = run(state, opening(token), progress, rest + 1)
     middle = jax.tree.map(lambda x: _joined(jnp.swapaxes(x, 0, 1)), middle)
     ids, scores = jax.tree.map(
         lambda *parts: jnp.concatenate(parts, axis=1),
@@ -80,12 +80,12 @@ def _joined(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
 
 
-def _opening(token: jax.Array) -> Segment:
+def opening(token: jax.Array) -> Segment:
     """A segment's first token ``[b]``."""
     return Segment(token[:, None], jnp.ones((token.shape[0], 1), bool))
 
 
-def _full(prompt: Segment, ids: jax.Array) -> Segment:
+def filled(prompt: Segment, ids: jax.Array) -> Segment:
     """``prompt`` and the ids behind it but the last, which is the next segment's.
 
     Padding goes behind the tokens: it took no position while they were generated.
