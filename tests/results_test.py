@@ -97,6 +97,13 @@ def test_update_adds_rows_and_replaces_a_repeated_measurement(tmp_path):
         (100, 700, 12_000),
         (50, 700, 13_000),
     ]
+    rows = update_results(path, [make_row(num_pairs=10)])
+    assert [(row.num_pairs, row.step) for row in rows] == [
+        (10, 12_000),
+        (50, 12_000),
+        (100, 12_000),
+        (50, 13_000),
+    ]
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])

@@ -11,7 +11,11 @@ import pytest
 
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.language_modelling_results import SegmentLossRow, read_rows, write_rows
-from armt_jax.evaluation.segment_loss_figure import fig6, segment_loss_figure
+from armt_jax.evaluation.segment_loss_figure import (
+    fig6,
+    longest_trained,
+    segment_loss_figure,
+)
 from armt_jax.evaluation.segment_loss_table import lines, markdown
 
 
@@ -88,3 +92,16 @@ def test_the_table_compares_with_the_control_and_with_itself() -> None:
     assert "| 2.8000 (2.7000, 2.9000) | 1.0000 | 6.00 % | 8.12 % | 2.9000 |" in text
     assert text.count("\n| ") == 4
     assert lines(rows[:1])[0].over_control is None
+
+
+def test_lengths_of_training_are_lines_of_their_own() -> None:
+    """A control of one pass says nothing of two; the figure shows what was trained longest."""
+    control: dict[str, Any] = {"trained_memory": "reset", "memory": "reset", "gain": None}
+    once = [row(seed=0, mean_loss=3.0), row(family="armt", mean_loss=3.2, **control)]
+    twice = [row(seed=0, step=2, mean_loss=2.7), row(seed=5, step=2, mean_loss=2.5)]
+    long, short, reset = lines([*once, *twice])
+    assert (long.steps, long.seeds, long.over_control) == (2, [0, 5], None)
+    assert (short.steps, short.over_control) == (1, pytest.approx(1 - 3.0 / 3.2))
+    assert reset.steps == 1
+    assert longest_trained([*once, *twice]) == twice
+    assert longest_trained([]) == []

@@ -85,8 +85,13 @@ class ResultRow:
     @property
     def identity(self) -> tuple[str | int, ...]:
         """What a row measures: two rows of equal identity are the same measurement, repeated."""
-        where = (self.variant, self.model, self.rule, self.num_pairs, self.key_size)
-        return (*where, self.value_size, self.seed, self.step)
+        return (*self.series, self.num_pairs)
+
+    @property
+    def series(self) -> tuple[str | int, ...]:
+        """What rows have in common that differ in ``num_pairs`` alone."""
+        what = (self.variant, self.model, self.rule, self.key_size, self.value_size)
+        return (*what, self.seed, self.step)
 
 
 def result_row(
@@ -163,15 +168,18 @@ def write_results(path: str | os.PathLike[str], rows: Iterable[ResultRow]) -> No
 def update_results(path: str | os.PathLike[str], rows: Iterable[ResultRow]) -> list[ResultRow]:
     """Add rows to a results file, made if missing; a repeated measurement replaces its old row.
 
-    Two processes must not update one file at a time. Returns all rows now in the file.
+    Rows of one model stand together, by their number of pairs, whenever they were measured. Two
+    processes must not update one file at a time. Returns all rows now in the file.
 
     Raises: as ``write_results``.
     """
     path = Path(path)
     merged = {row.identity: row for row in (read_results(path) if path.exists() else [])}
     merged.update({row.identity: row for row in rows})
-    write_results(path, merged.values())
-    return list(merged.values())
+    series = list(dict.fromkeys(row.series for row in merged.values()))
+    ordered = sorted(merged.values(), key=lambda row: (series.index(row.series), row.num_pairs))
+    write_results(path, ordered)
+    return ordered
 
 
 def read_results(*paths: str | os.PathLike[str]) -> list[ResultRow]:

@@ -70,6 +70,12 @@ def segment_loss_figure(path: str | os.PathLike[str], rows: Sequence[SegmentLoss
         save_figure(figure, path)
 
 
+def longest_trained(rows: Sequence[SegmentLossRow]) -> list[SegmentLossRow]:
+    """Those rows whose model was trained for as many steps as any: lines of one figure compare."""
+    steps = max((row.step for row in rows), default=0)
+    return [row for row in rows if row.step == steps]
+
+
 def _draw(axes: Axes, key: _Key, rows: Sequence[SegmentLossRow], index: int) -> None:
     color, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
     values = list(zip(*(row.bits_per_byte for row in rows), strict=True))
@@ -88,6 +94,8 @@ def _draw(axes: Axes, key: _Key, rows: Sequence[SegmentLossRow], index: int) -> 
 def fig6(results: Path, out: Path) -> None:
     """``fig6`` as PNG, Markdown and JSON in ``out``, of all ``language_modelling*.json``.
 
+    The table has a line for every length of training, the figure shows the longest.
+
     Raises:
       ConfigError: no such file, or one of another kind.
     """
@@ -98,7 +106,7 @@ def fig6(results: Path, out: Path) -> None:
             "evaluation/language_modelling.json in the folder of a run"
         )
     rows = [row for file in files for row in read_rows(file)]
-    segment_loss_figure(out / "fig6.png", rows)
+    segment_loss_figure(out / "fig6.png", longest_trained(rows))
     text = segment_loss_table.markdown(rows)
     atomic_write(out / "fig6.md", text.encode())
     content = json.dumps(segment_loss_table.as_json(rows), indent=1) + "\n"

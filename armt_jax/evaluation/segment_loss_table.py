@@ -24,20 +24,22 @@ class Line(NamedTuple):
 
     Attributes:
       model, rule, trained_memory: as in ``SegmentLossRow``.
+      steps: of the training, the same for all seeds.
       num_params, state_size: of it.
       seeds: of the trainings, ascending.
       loss, loss_low, loss_high: mean, lowest and highest mean loss of the seeds, nats a token.
       bits_per_byte: mean over seeds.
       over_reset: share of the loss that the memory saves over the same checkpoint with its memory
         reset, mean over seeds; None where it was trained with resets.
-      over_control: share saved over the models that were trained with resets, those of the same
-        seed where there are; None without one, or of the control itself.
+      over_control: share saved over the models that were trained with resets for as many steps,
+        those of the same seed where there are; None without one, or of the control itself.
       last_segment: mean loss with a memory of the last segment only; None where not measured.
     """
 
     model: str
     rule: str
     trained_memory: str
+    steps: int
     num_params: int
     state_size: int
     seeds: list[int]
@@ -51,18 +53,17 @@ class Line(NamedTuple):
 
 
 def lines(rows: Sequence[SegmentLossRow]) -> list[Line]:
-    """A line for each model, rule and way of training, best first."""
-    controls = {
-        row.seed: row.mean_loss
-        for row in rows
-        if row.trained_memory == row.memory == "reset" and row.family == "armt"
-    }
-    groups: dict[tuple[str, str, str, int], list[SegmentLossRow]] = {}
+    """A line for each model, rule, way and length of training, best first."""
+    controls: dict[int, dict[int, float]] = {}
+    groups: dict[tuple[str, str, str, int, int], list[SegmentLossRow]] = {}
     for row in rows:
         if row.memory == row.trained_memory:
-            key = (row.model, row.rule, row.trained_memory, row.state_size)
+            key = (row.model, row.rule, row.trained_memory, row.step, row.state_size)
             groups.setdefault(key, []).append(row)
-    return sorted((_line(group, controls) for group in groups.values()), key=lambda one: one.loss)
+            if row.memory == "reset" and row.family == "armt":
+                controls.setdefault(row.step, {})[row.seed] = row.mean_loss
+    found = (_line(group, controls.get(group[0].step, {})) for group in groups.values())
+    return sorted(found, key=lambda one: one.loss)
 
 
 def _line(rows: Sequence[SegmentLossRow], controls: dict[int, float]) -> Line:
@@ -78,6 +79,7 @@ def _line(rows: Sequence[SegmentLossRow], controls: dict[int, float]) -> Line:
         model=first.model,
         rule=first.rule,
         trained_memory=first.trained_memory,
+        steps=first.step,
         num_params=first.num_params,
         state_size=first.state_size,
         seeds=[row.seed for row in rows],
@@ -103,6 +105,7 @@ def markdown(rows: Sequence[SegmentLossRow]) -> str:
     header = (
         "model",
         "memory in training",
+        "steps",
         "seeds",
         "parameters",
         "state, floats",
@@ -116,8 +119,8 @@ def markdown(rows: Sequence[SegmentLossRow]) -> str:
         f"# Figure 6: {first.dataset}, {first.split} split, mean loss over segments {part}",
         "",
         f"Segments of {first.segment_size} tokens, vocabulary of {first.vocab_size:,}. The control "
-        "is a model of the same shape that was trained with its memory reset in front of every "
-        "segment.",
+        "is a model of the same shape that was trained, for as many steps, with its memory reset "
+        "in front of every segment.",
         "",
         f"{PAPER}",
         "",
@@ -133,6 +136,7 @@ def _cells(one: Line) -> list[str]:
     return [
         name,
         one.trained_memory,
+        f"{one.steps:,}",
         ", ".join(map(str, one.seeds)),
         f"{one.num_params:,}",
         f"{one.state_size:,}",
