@@ -19,13 +19,22 @@ from tests.small_models import lively_params, random_tokens, small_model
 SIZE, NEW = 4, 11
 
 
+def _asked(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"segment_size": SIZE, "max_new_tokens": NEW, **settings}
+
+
+def _stream(model: SegmentModel, tokens: jax.Array, **settings: Any) -> np.ndarray:
+    """Ids ``[b, new]`` of the stream."""
+    made = generate_stream(model, lively_params(model), tokens, **_asked(settings))
+    return np.stack(list(made), axis=1)
+
+
 def _both(model: SegmentModel, tokens: jax.Array, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
     """Ids ``[b, new]`` of the stream, and of ``generate``."""
-    asked: dict[str, Any] = {"segment_size": SIZE, "max_new_tokens": NEW, **settings}
-    params = lively_params(model)
-    found = list(generate_stream(model, params, tokens, **asked))
-    whole = armt_jax.generate(model, params, tokens, new_segments=True, **asked)
-    return np.stack(found, axis=1), np.asarray(whole)
+    whole = armt_jax.generate(
+        model, lively_params(model), tokens, new_segments=True, **_asked(settings)
+    )
+    return _stream(model, tokens, **settings), np.asarray(whole)
 
 
 @pytest.mark.usefixtures("x64")
@@ -40,7 +49,7 @@ def _both(model: SegmentModel, tokens: jax.Array, **settings: Any) -> tuple[np.n
         pytest.param("rwkv7", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("prompt", [1, SIZE, 2 * SIZE + 3])
+@pytest.mark.parametrize("prompt", [pytest.param(1, marks=pytest.mark.slow), SIZE, 2 * SIZE + 3])
 def test_the_ids_are_those_of_generate(family: str, prompt: int) -> None:
     model = small_model(n_layer=1, family=family, n_positions=32)
     found, whole = _both(model, random_tokens(model, 2, prompt))
@@ -54,7 +63,7 @@ def test_padded_prompts_and_drawn_tokens_are_too() -> None:
     drawn = {"temperature": 2.0, "top_k": 9, "rng": jax.random.key(3)}
     found, whole = _both(model, tokens, attention_mask=mask, **drawn)
     np.testing.assert_array_equal(found, whole)
-    other, _ = _both(model, tokens, attention_mask=mask, **{**drawn, "rng": jax.random.key(4)})
+    other = _stream(model, tokens, attention_mask=mask, **{**drawn, "rng": jax.random.key(4)})
     assert np.any(found != other)
 
 
@@ -62,12 +71,13 @@ def test_a_text_that_has_ended_waits_for_the_others() -> None:
     model = small_model(n_layer=1)
     tokens = random_tokens(model, 3, SIZE)
     drawn = {"temperature": 2.0, "rng": jax.random.key(0)}
-    free, _ = _both(model, tokens, **drawn)
+    free = _stream(model, tokens, **drawn)
     stop = int(free[0, 2])
     found, whole = _both(model, tokens, stop_token=stop, **drawn)
     np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
     assert stop in found[0]
-    alone, _ = _both(model, tokens[:1], stop_token=int(_both(model, tokens[:1])[0][0, 0]))
+    first = int(_stream(model, tokens[:1])[0, 0])
+    alone = _stream(model, tokens[:1], stop_token=first)
     assert alone.shape == (1, 1)  # nothing behind the end of all
 
 

@@ -105,18 +105,18 @@ def test_a_stopped_reading_goes_on(
         patch.setattr(SignalWatch, "__enter__", interrupted)
         code, out, err = command(ask, *arguments)
     assert (code, out) == (128 + signal.SIGTERM, "")
-    assert "stopped by SIGTERM after 1 of 145 tokens, saved; the same command goes on" in err
+    assert "stopped by SIGTERM after 25 of 145 tokens, saved; the same command goes on" in err
     code, out, err = command(ask, checkpoint, f"--memory={memory}", question)
     assert code == 2
-    assert "has 1 tokens of 'book.txt' (145 tokens, digest" in err
+    assert "has 25 tokens of 'book.txt' (145 tokens, digest" in err
     book.write_text(TEXT.replace("cups", "cats"))
     code, out, err = command(ask, *arguments)
     assert code == 2
-    assert "is not the text that the memory has read 1 tokens of" in err
+    assert "is not the text that the memory has read 25 tokens of" in err
     book.write_text(TEXT)
     code, out, err = command(ask, *arguments)
     assert (code, out) == (0, answers_of(checkpoint, QUESTIONS[:1]))
-    assert "going on from token 1" in err
+    assert "going on from token 25" in err
 
 
 def test_errors_are_one_line(checkpoint: str, book: Path, command: Any) -> None:
@@ -182,8 +182,8 @@ def test_inspect_writes_pictures_and_numbers(
     code, text, err = command(inspect, *arguments, *more)
     assert code == 0, err
     content = json.loads((out / "inspection.json").read_text())
-    assert [len(one["tokens"]) for one in content["segments"]] == [1, 48, 48]
-    assert "".join(content["segments"][0]["tokens"]) == " "
+    assert [len(one["tokens"]) for one in content["segments"]] == [25, 48, 48]
+    assert f" {TEXT}".startswith("".join(content["segments"][0]["tokens"]))
     assert content["strength"]["distances"] == [0, 1, 2, 3]
     assert content["strength"]["strength"][0] == [1.0]
     assert len(content["strength"]["answer_probability"]) == 4
