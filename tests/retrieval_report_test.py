@@ -28,6 +28,6 @@ def test_other_lengths_of_a_checkpoint_stay_and_are_drawn(
     for rows in (earlier, [make_row(num_pairs=5000), again]):
         retrieval_report.write_report(tmp_path, rows, rows[0].variant, 50)
     found = read_results(tmp_path / "results.json")
-    assert found == [*earlier[:3], again, make_row(num_pairs=5000)]
+    assert found == [earlier[0], again, earlier[1], make_row(num_pairs=5000), earlier[2]]
     # Of one checkpoint and size of keys: a figure has one point for each length.
-    assert drawn[-1] == [earlier[1], again, make_row(num_pairs=5000)]
+    assert drawn[-1] == [again, earlier[1], make_row(num_pairs=5000)]
