@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from armt_jax.generation.decoding import How, Progress, decode
-from armt_jax.generation.prompts import check_request, read_prompts
+from armt_jax.generation.prompts import read_prompts
 from armt_jax.generation.sampling import Sampling
 from armt_jax.generation.segments import decode_in_segments
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
@@ -115,12 +115,13 @@ def _generate(
     alignment: str,
     new_segments: bool,
 ) -> tuple[jax.Array, jax.Array | None]:
-    check_request(model, how, rng, max_new_tokens)
     state, prompt = read_prompts(
         model,
         params,
         tokens,
         attention_mask,
+        how,
+        rng,
         segment_size=segment_size,
         max_new_tokens=max_new_tokens,
         alignment=alignment,

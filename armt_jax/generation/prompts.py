@@ -16,8 +16,7 @@ from armt_jax.recurrence.run import check_mask, check_tokens, read_runs
 from armt_jax.recurrence.segmenting import groups, segment_lengths
 
 
-def check_request(model: SegmentModel, how: How, rng: jax.Array | None, new: int) -> None:
-    """Refuse a way to go on that cannot be: ``ConfigError``."""
+def _check_request(model: SegmentModel, how: How, rng: jax.Array | None, new: int) -> None:
     check_sampling(how.sampling, rng)
     if new < 1:
         raise ConfigError(f"max_new_tokens = {new}: must be at least 1")
@@ -32,6 +31,8 @@ def read_prompts(
     params: Params,
     tokens: jax.Array,
     attention_mask: jax.Array | None,
+    how: How,
+    rng: jax.Array | None,
     *,
     segment_size: int,
     max_new_tokens: int,
@@ -41,8 +42,9 @@ def read_prompts(
     """The state after all segments of ``tokens [b, n]`` but the last, and that one.
 
     Raises:
-      ConfigError: a prompt that cannot be, or that leaves no room for so many tokens.
+      ConfigError: a prompt or a way to go on that cannot be, or no room for so many tokens.
     """
+    _check_request(model, how, rng, max_new_tokens)
     tokens = check_tokens(tokens, model.config.vocab_size)
     mask = check_mask(attention_mask, tokens)
     if not isinstance(mask, Tracer) and not np.all(mask[:, -1]):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from armt_jax.generation.decoding import How, Progress, begin, choose, follow
-from armt_jax.generation.prompts import check_request, read_prompts
+from armt_jax.generation.prompts import read_prompts
 from armt_jax.generation.sampling import Sampling
 from armt_jax.generation.segments import filled, opening
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
@@ -32,9 +32,9 @@ def generate_stream(
 ) -> Iterator[jax.Array]:
     """The ids of ``generate(..., new_segments=True)``, as soon as they are there.
 
-    Nothing is compiled for the number of tokens, and no more than a segment of them is held. A
-    token waits for its turn on the host: where nobody wants to see it at once, ``generate`` is
-    faster. What is asked for is checked, and the prompt read, before this returns.
+    The same programs serve any number of tokens, and no more than a segment of them is held. Every
+    token goes by the host: where nobody wants to see it at once, ``generate`` has one program for
+    all. What is asked for is checked, and the prompt read, before this returns.
 
     Args:
       model, params, tokens, segment_size, attention_mask: as in ``generate``.
@@ -49,12 +49,13 @@ def generate_stream(
       ConfigError: settings that cannot be.
     """
     how = How(Sampling(temperature, top_k, top_p), stop_token, scores=False)
-    check_request(model, how, rng, max_new_tokens)
     state, prompt = read_prompts(
         model,
         params,
         tokens,
         attention_mask,
+        how,
+        rng,
         segment_size=segment_size,
         max_new_tokens=max_new_tokens,
         alignment="left",
@@ -77,19 +78,20 @@ def _tokens(
     progress = Progress.start(prompt.tokens.shape[0])
     while True:
         # The last of them opens the next segment.
-        room = min(new, segment_size - prompt.tokens.shape[1] + 1)
+        room = segment_size - prompt.tokens.shape[1] + 1
+        wanted = min(new, room)
         token, cache, progress = _first(
             model, params, state, prompt, rng, progress, room=room, how=how
         )
         found = [token]
         yield token
-        while len(found) < room and not jnp.all(progress.done):
+        while len(found) < wanted and not jnp.all(progress.done):
             token, cache, progress = _one_more(
                 model, params, state, cache, token, rng, progress, how=how
             )
             found.append(token)
             yield token
-        new -= room
+        new -= wanted
         if new == 0 or jnp.all(progress.done):
             return
         state = _write(model, params, state, prompt, jnp.stack(found, axis=1))
