@@ -10,6 +10,7 @@ import numpy as np
 
 from armt_jax.config import ConfigError, ModelConfig
 from armt_jax.models import ARMT, Params, Segment, create_model
+from benchmarks.sizes import GPT2_SMALL, RETRIEVAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +31,13 @@ class Case:
 
 
 def _retrieval(**sizes: int) -> ModelConfig:
-    usual = {"n_layer": 4, "n_head": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
-    model: dict[str, Any] = {**usual, **sizes}
+    model: dict[str, Any] = {**RETRIEVAL, **sizes}
     # So large that features are far above eps: recall and update both count in what is compared.
     scale = model["d_model"] ** -0.5
     return ModelConfig(vocab_size=256, n_positions=1024, initializer_range=scale, **model)
 
 
-_GPT2_SMALL = _retrieval(n_layer=12, n_head=12, d_model=768, num_mem_tokens=10, d_mem=64)
+_GPT2_SMALL = _retrieval(**GPT2_SMALL)
 
 # Named after the width and depth, the batch and the tokens of a segment.
 CASES = {

@@ -35,6 +35,7 @@ from armt_jax.training.state import create_state
 from armt_jax.training.step import jit_train_step
 from benchmarks import machine
 from benchmarks.peak import peak_since_start, start_of_peak
+from benchmarks.sizes import GPT2_SMALL, RETRIEVAL
 
 RATE = np.float32(3e-4)
 
@@ -49,8 +50,6 @@ class Size(NamedTuple):
     window: int
 
 
-RETRIEVAL = {"n_layer": 4, "n_head": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
-GPT2_SMALL = {"n_layer": 12, "n_head": 12, "d_model": 768, "num_mem_tokens": 10, "d_mem": 64}
 SIZES = {
     "retrieval": Size({**RETRIEVAL, "vocab_size": 128}, 5, 8, (16, 64, 256), 8),
     "gpt2_small": Size({**GPT2_SMALL, "vocab_size": 50257}, 512, 1, (2, 4, 8), 2),

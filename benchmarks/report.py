@@ -150,7 +150,7 @@ def number(values: dict[str, Any], name: str, factor: float, form: str) -> str:
 def _comparison(inner: Sequence[dict[str, Any]]) -> str:
     """Rows of one benchmark: what they have in common as columns."""
     names = [name for name in _NUMBERS if any(name in row for row in inner)]
-    key = next(name for name in ("schedule", "segments") if name in inner[0])
+    key = next(name for name in ("schedule", "program", "segments") if name in inner[0])
     header = [key, *(_NUMBERS[name][0] for name in names)]
     body = []
     for row in inner:
@@ -164,6 +164,8 @@ _NUMBERS: dict[str, tuple[str, float, str]] = {
     "seconds": ("seconds", 1, "{:.4g}"),
     "against_first": ("times the first's", 1, "{:.2f}"),
     "against_first_long": ("of a long text", 1, "{:.2f}"),
+    "times_as_fast": ("times as fast", 1, "{:.2f}"),
+    "tokens_per_second": ("tokens/s", 1, "{:,.0f}"),
     "sgemm_share": ("share of sgemm", 100, "{:.0f} %"),
     "steps": ("steps", 1, "{:.0f}"),
     "efficiency": ("S / (S + stages - 1)", 1, "{:.2f}"),

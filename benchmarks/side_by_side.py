@@ -134,12 +134,20 @@ def largest_difference(found: Any, expected: Any) -> float:
 
 
 def take_turns(
-    runs: Sequence[Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+    runs: Sequence[Callable[[], Any]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    warm: int = 0,
 ) -> list[list[float]]:
-    """Seconds of every run in every round, ``[runs][rounds]``; all runs once, then again."""
+    """Seconds of every run in every round, ``[runs][rounds]``; all runs once, then again.
+
+    ``warm``: how often a run is done without being timed at the start of its turn.
+    """
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
         for own, run in zip(times, runs, strict=True):
+            for _ in range(warm):
+                jax.block_until_ready(run())
             started = clock()
             jax.block_until_ready(run())
             own.append(clock() - started)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -28,22 +27,9 @@ from armt_jax.sharding import context_mesh, use_cpu_cores
 from armt_jax.streaming import StreamReader
 from armt_jax.training.host_memory import release_freed_memory
 from benchmarks import flops, machine
+from benchmarks.sizes import READERS, reader_config
 
-RETRIEVAL = {"n_layer": 4, "n_head": 4, "d_model": 128, "num_mem_tokens": 4, "d_mem": 32}
-MODELS: dict[str, dict[str, Any]] = {
-    "gpt2_small": {
-        "n_layer": 12,
-        "n_head": 12,
-        "d_model": 768,
-        "num_mem_tokens": 10,
-        "d_mem": 64,
-        "vocab_size": 50257,
-    },
-    "small": {**RETRIEVAL, "vocab_size": 50257},
-    "small_bytes": {**RETRIEVAL, "vocab_size": 256},
-}
-
-_MODEL = flags.DEFINE_enum("model", "gpt2_small", list(MODELS), "gpt2_small, small: 4 x 128")
+_MODEL = flags.DEFINE_enum("model", "gpt2_small", list(READERS), "gpt2_small, small: 4 x 128")
 _SEGMENT = flags.DEFINE_integer("segment", 512, "tokens of a segment", lower_bound=1)
 _BLOCK = flags.DEFINE_integer("block", 8, "segments of a timed block", lower_bound=1)
 _BLOCKS = flags.DEFINE_integer("blocks", 8, "timed blocks", lower_bound=1)
@@ -108,8 +94,7 @@ def main(argv: list[str]) -> None:
     del argv
     use_cpu_cores()
     devices = min(_DEVICES.value, jax.device_count())
-    positions = _SEGMENT.value + MODELS[_MODEL.value]["num_mem_tokens"]
-    config = ModelConfig(n_positions=max(1024, positions), **MODELS[_MODEL.value])
+    config = reader_config(_MODEL.value, _SEGMENT.value)
     block = _BATCH.value * _BLOCK.value * _SEGMENT.value
     blocks = _BLOCKS.value if _TOKENS.value == 0 else max(1, -(-_TOKENS.value // block) - 1)
     sizes = (_SEGMENT.value, _BLOCK.value, blocks, _BATCH.value, devices)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks import memory, peak
+from benchmarks.sizes import RETRIEVAL
 
 SIZE = memory.Size(
-    {**memory.RETRIEVAL, "n_layer": 1, "d_model": 16, "d_mem": 4, "vocab_size": 20}, 3, 2, (4,), 2
+    {**RETRIEVAL, "n_layer": 1, "d_model": 16, "d_mem": 4, "vocab_size": 20}, 3, 2, (4,), 2
 )
 
 
