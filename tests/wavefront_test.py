@@ -13,7 +13,7 @@ from armt_jax import ConfigError
 from armt_jax.memory.rules import PRESETS
 from armt_jax.models import ARMT
 from armt_jax.models.attention import KeyValues, attention, segment_attention
-from armt_jax.recurrence.wavefront import share_edges
+from armt_jax.recurrence.wavefront import share_edges, slot_layers
 from armt_jax.sharding import context_mesh, data_mesh
 from armt_jax.streaming import StreamReader, load_stream, save_stream
 from tests.small_models import lively_params, small_model
@@ -42,6 +42,8 @@ def assert_same(found, expected) -> None:
         # L = 2 K - 1: the ring has no slot to spare.
         pytest.param("gpt2", "armt", 3, 2, 5, marks=pytest.mark.slow),
         pytest.param("gpt2", "delta", 7, 4, 9, marks=pytest.mark.slow),  # parameters not unrolled
+        # Two layers in a slot, and shares between the first and the last.
+        pytest.param("gpt2", "armt", 6, 3, 7, marks=pytest.mark.slow),
         # A token each.
         pytest.param("gpt2", "armt_sequential", 5, 3, 3, marks=pytest.mark.slow),
         pytest.param(
@@ -122,6 +124,13 @@ def test_shares_cover_the_segment_and_weigh_the_same() -> None:
     edges = share_edges(config, 512, 2)
     # Later tokens look at more: the first share is the longer one.
     assert 1.1 < (edges[1] - edges[0]) / (edges[2] - edges[1]) < 2.5
+
+
+def test_the_two_layers_on_top_share_a_slot_where_the_ring_has_time() -> None:
+    assert slot_layers(4, 2) == ((0,), (1,), (2, 3))
+    assert slot_layers(3, 2) == ((0,), (1,), (2,))
+    assert slot_layers(7, 4) == tuple((layer,) for layer in range(7))
+    assert slot_layers(8, 4) == (*((layer,) for layer in range(6)), (6, 7))
 
 
 @pytest.mark.parametrize(

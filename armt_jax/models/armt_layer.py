@@ -93,7 +93,30 @@ class ArmtLayer(BlockModel):
         """
         x = self.recall(params_l, memory, x)
         x, own = self.apply_block(params_l, x, context, past, last)
+        phi_k, change = self.memory_change(params_l, memory, x, context.write)
+        return associative.apply_write(memory, phi_k, change, context.write), x, own
+
+    def memory_change(
+        self,
+        params_l: Params,
+        memory: associative.MemoryState,
+        x: jax.Array,
+        write: jax.Array | None,
+    ) -> tuple[jax.Array, associative.MemoryWrite]:
+        """What a segment writes (Eqs. 1-3), for ``associative.apply_write``.
+
+        Args:
+          params_l: of this layer.
+          memory: of this layer, before the segment.
+          x: ``[b, n, d]``, the block's output, memory tokens last.
+          write: ``[b]`` bool; where False nothing is written. None: everywhere.
+
+        Returns:
+          Features of the keys ``[b, m, k]``, and the change.
+        """
         k, v, beta = self.key_value_gate(params_l, x[:, -self.config.num_mem_tokens :])
         phi_k = associative.features(self.rule, k, self.config.nu)
-        memory = associative.update(self.rule, memory, phi_k, v, beta, context.write)
-        return memory, x, own
+        old = associative.read(self.rule, memory, phi_k)
+        return phi_k, associative.memory_write(
+            self.rule, old, memory.written, phi_k, v, beta, write
+        )

@@ -2,25 +2,27 @@
 
 Attention is causal: in every layer the first tokens of a segment need nothing of the later ones,
 and the later ones need keys and values of the first. So device c takes share c of the tokens
-through the layers, one layer behind device c - 1, which hands on keys and values up to its share
+through the layers, one slot behind device c - 1, which hands on keys and values up to its share
 (the token pipeline of TeraPipe, arXiv 2102.07988, whose stages are layers; here they are the
 shares, and every device has all layers). The last device has the memory tokens and writes. What it
-wrote into a layer travels on around the ring and is there when the others read that layer for the
-next segment, ``L`` slots later:
+writes into a layer, a change of low rank, travels on around the ring and is there when the others
+read that layer for the next segment, ``R`` slots later:
 
-    slot      0    1    2    3    4    5         L = 4 layers, K = 2 devices
-    device 0  0/0  0/1  0/2  0/3  1/0  1/1       segment / layer
-    device 1       0/0  0/1  0/2  0/3  1/0
+    slot      0    1    2     3    4    5         L = 4 layers, R = 3 slots, K = 2 devices
+    device 0  0/0  0/1  0/23  1/0  1/1  1/23      segment / layers
+    device 1       0/0  0/1  0/23  1/0  1/1
 
-Nobody waits but in the first and last ``K - 1`` slots of a block. The shares are of unequal sizes,
-so that every device has the same work.
+A slot is a layer, but the two on top are one slot where there are enough of them: of the top layer
+nobody needs the output at a token, so that alone it would be a short slot for one device while
+another one, in another layer, has a long one. Nobody waits but in the first and last ``K - 1``
+slots of a block. The shares are of unequal sizes, so that every device has the same work.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +31,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from armt_jax.config import ConfigError, ModelConfig
-from armt_jax.memory.associative import MemoryState
+from armt_jax.memory.associative import MemoryState, apply_write
 from armt_jax.models.armt import ARMT, ArmtState
 from armt_jax.models.attention import KeyValues
 from armt_jax.models.layers import layer_params
 from armt_jax.models.protocol import Params, Segment, SegmentModel
+from armt_jax.recurrence.wavefront_mail import Layout, Written
 from armt_jax.sharding.mesh import CONTEXT
 
 # What a score costs more than its products: its exponential, and two passes for the softmax.
@@ -86,20 +89,25 @@ def share_edges(config: ModelConfig, length: int, shares: int) -> tuple[int, ...
     return (*edges, total)
 
 
+def slot_layers(layers: int, devices: int) -> tuple[tuple[int, ...], ...]:
+    """The layers of each slot: one, but the two on top together where the ring has time for it."""
+    if layers - 1 < 2 * devices - 1:
+        return tuple((layer,) for layer in range(layers))
+    return (*((layer,) for layer in range(layers - 2)), (layers - 2, layers - 1))
+
+
 class _Carry(NamedTuple):
     """What a device keeps from one slot to the next.
 
     Attributes:
       memories: of all layers, as this device knows them, leaves ``[l, b, ...]``.
       x: its share's activations ``[b, widest share, d]``.
-      keys: arriving keys and values of the positions before it, ``[2, b, n, g, e]``.
-      written: an arriving memory, leaves ``[b, ...]``.
+      mail: what has arrived: keys and values of the positions before it, and changes (``Layout``).
     """
 
     memories: MemoryState
     x: jax.Array
-    keys: jax.Array
-    written: MemoryState
+    mail: jax.Array
 
 
 def read_wavefront(
@@ -142,9 +150,13 @@ def _device(
     count: jax.Array,
 ) -> ArmtState:
     """What one device does: a loop over segments, in it the slots of all layers."""
-    cfg, shares = model.config, len(edges) - 1
-    device, layers = lax.axis_index(CONTEXT), cfg.n_layer
+    shares = len(edges) - 1
+    slots = slot_layers(model.config.n_layer, shares)
+    device = lax.axis_index(CONTEXT)
     ring = [(c, (c + 1) % shares) for c in range(shares)]
+    memories = MemoryState(*state[:3])
+    most, (batch, before) = max(map(len, slots)), (block.tokens.shape[0], edges[-2])
+    layout = Layout.of(model, most, batch, before, memories.A.dtype)
 
     def read(index: jax.Array) -> Segment:
         start = jnp.clip(index, 0, block.tokens.shape[1] // size - 1) * size
@@ -152,59 +164,54 @@ def _device(
         return Segment(cut(block.tokens, axis=1), cut(block.mask, axis=1))
 
     def slot(carry: _Carry, index: jax.Array, number: int) -> _Carry:
-        """Slot ``number`` of round ``index``: each device one layer of its share."""
-        arrived = (number - device - shares) % layers
-        memories = _store(carry.memories, carry.written, arrived)
+        """Slot ``number`` of round ``index``: each device the layers of one slot of its share."""
+        places = [slots[(number - share) % len(slots)] for share in range(shares)]
+        # A slot's first layer has its number.
+        arrived = (number - device - shares) % len(slots)
+        memories = _store(carry.memories, layout.written_of(carry.mail), arrived)
         segment = index - (number < device)
         is_live = (segment >= 0) & (segment < count)
         work = [
-            functools.partial(_work, model, params, edges, share, (number - share) % layers)
-            for share in range(shares)
+            functools.partial(_work, model, params, edges, layout, share, layers)
+            for share, layers in enumerate(places)
         ]
-        rest = [functools.partial(_rest, share, shares, number) for share in range(shares)]
-        x, keys, written = lax.switch(
+        rest = [functools.partial(_rest, layout, share == shares - 1) for share in range(shares)]
+        x, mail = lax.switch(
             jnp.where(is_live, device, device + shares),
             [*work, *rest],
             read(segment),
             carry._replace(memories=memories),
         )
-        keys, written = _hand_on((keys, written), ring)
-        return _Carry(memories, x, keys, written)
+        # Devices meet here, and only here.
+        sent = layout.length(max(map(len, places)))
+        arriving = lax.ppermute(mail[:sent], CONTEXT, ring)
+        return _Carry(memories, x, lax.dynamic_update_slice_in_dim(mail, arriving, 0, axis=0))
 
     def round_(index: jax.Array, carry: _Carry) -> _Carry:
-        for number in range(layers):
+        for number in range(len(slots)):
             carry = slot(carry, index, number)
         return carry
 
-    memories = MemoryState(*state[:3])
     x, _ = jax.eval_shape(lambda: model.embed(params, read(jnp.int32(0))))
     widest = max(stop - start for start, stop in itertools.pairwise(edges))
-    carry = _Carry(
-        memories,
-        jnp.zeros((x.shape[0], widest, x.shape[2]), x.dtype),
-        jnp.zeros((2, x.shape[0], edges[-2], cfg.kv_heads, cfg.head_dim), x.dtype),
-        # As if the ring had always turned: what it carries at first is what everybody has.
-        jax.tree.map(lambda leaf: leaf[(-device - shares) % layers], memories),
-    )
-    carry = lax.fori_loop(0, count + 1, round_, carry)
+    blank = jnp.zeros((x.shape[0], widest, x.shape[2]), x.dtype)
+    carry = lax.fori_loop(0, count + 1, round_, _Carry(memories, blank, layout.empty()))
     return ArmtState(*carry.memories)
 
 
-def _hand_on(tree: Any, ring: list[tuple[int, int]]) -> Any:
-    """``ppermute`` of all leaves in one message: devices meet once a slot."""
-    leaves, structure = jax.tree.flatten(tree)
-    common = jnp.result_type(*leaves)
-    message = jnp.concatenate([leaf.astype(common).ravel() for leaf in leaves])
-    message = lax.ppermute(message, CONTEXT, ring)
-    sizes = [leaf.size for leaf in leaves]
-    parts = jnp.split(message, list(itertools.accumulate(sizes))[:-1])
-    arrived = [p.reshape(x.shape).astype(x.dtype) for p, x in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(structure, arrived)
+def _store(memories: MemoryState, written: Written, layer: jax.Array) -> MemoryState:
+    """Write what has arrived into the layers from ``layer`` on."""
+    count = written.write.shape[0]
 
+    def write(memory: MemoryState, one: Written) -> MemoryState:
+        return apply_write(memory, one.phi, one.change, one.write)
 
-def _store(memories: MemoryState, written: MemoryState, layer: jax.Array) -> MemoryState:
+    def cut(leaf: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(leaf, layer, count, axis=0)
+
+    new = jax.vmap(write)(jax.tree.map(cut, memories), written)
     return jax.tree.map(
-        lambda all_, one: lax.dynamic_update_index_in_dim(all_, one, layer, 0), memories, written
+        lambda all_, some: lax.dynamic_update_slice_in_dim(all_, some, layer, axis=0), memories, new
     )
 
 
@@ -212,42 +219,45 @@ def _work(
     model: ARMT,
     params: Params,
     edges: tuple[int, ...],
+    layout: Layout,
     share: int,
-    layer: int,
+    layers: tuple[int, ...],
     segment: Segment,
     carry: _Carry,
-) -> tuple[jax.Array, jax.Array, MemoryState]:
-    """One layer of a share: its output, and what goes on to the next device."""
+) -> tuple[jax.Array, jax.Array]:
+    """The layers of one slot of a share: the output, and what goes on to the next device."""
     start, stop = edges[share], edges[share + 1]
     begun, context = model.embed(params, segment)
-    x = begun[:, start:stop] if layer == 0 else carry.x[:, : stop - start]
+    x = begun[:, start:stop] if layers[0] == 0 else carry.x[:, : stop - start]
     context = context._replace(
         positions=context.positions[:, start:stop], attend=context.attend[:, start:stop, :stop]
     )
-    params_l = layer_params(params["layers"], layer)
-    memory = jax.tree.map(lambda leaf: leaf[layer], carry.memories)
-    past = KeyValues(*carry.keys[:, :, :start]) if share > 0 else None
-    is_top = layer == model.config.n_layer - 1
-    keys, written = carry.keys, carry.written
-    if share == len(edges) - 2:
-        last = model.config.num_mem_tokens if is_top else None
-        written, x, _ = model.layer(params_l, memory, x, context, past, last)
-    else:
-        x = model.recall(params_l, memory, x)
+    is_last, top = share == len(edges) - 2, model.config.n_layer - 1
+    mail, changes = carry.mail, []
+    for place, layer in enumerate(layers):
+        params_l = layer_params(params["layers"], layer)
+        memory = jax.tree.map(lambda leaf, layer=layer: leaf[layer], carry.memories)
+        past = None
+        if share > 0:
+            past = KeyValues(*layout.keys_of(mail, place)[:, :, :start].astype(x.dtype))
         # Nobody needs the top layer's output at a token.
-        x, own = model.apply_block(params_l, x, context, past, 1 if is_top else None)
-        keys = lax.dynamic_update_slice_in_dim(keys, jnp.stack(own), start, axis=2)
+        least = model.config.num_mem_tokens if is_last else 1
+        x = model.recall(params_l, memory, x)
+        x, own = model.apply_block(params_l, x, context, past, least if layer == top else None)
+        if is_last:
+            phi, change = model.memory_change(params_l, memory, x, context.write)
+            changes.append(Written.of(phi, change, context.write))
+        else:
+            mail = layout.with_keys(mail, place, jnp.stack(own), start)
+    if is_last:
+        mail = layout.with_written(mail, changes)
     grown = jnp.zeros_like(carry.x)
-    return (grown if is_top else grown.at[:, : stop - start].set(x)), keys, written
+    return grown if layers[-1] == top else grown.at[:, : stop - start].set(x), mail
 
 
 def _rest(
-    share: int, shares: int, number: int, segment: Segment, carry: _Carry
-) -> tuple[jax.Array, jax.Array, MemoryState]:
-    """A slot without a segment: the last device sends what it has of the layer it would write."""
+    layout: Layout, is_last: bool, segment: Segment, carry: _Carry
+) -> tuple[jax.Array, jax.Array]:
+    """A slot without a segment: the last device writes nothing, others hand on what they have."""
     del segment
-    if share < shares - 1:
-        return carry.x, carry.keys, carry.written
-    layer = (number - share) % carry.memories.A.shape[0]
-    own = jax.tree.map(lambda leaf: leaf[layer], carry.memories)
-    return carry.x, carry.keys, own
+    return carry.x, layout.with_written(carry.mail, []) if is_last else carry.mail
