@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 
 from armt_jax.config import ConfigError
+from benchmarks import torch_comparison
 from benchmarks.process import Job
 
-GROUPS = ("machine", "train", "stream", "memory", "schedules", "pipeline", "compile")
+TORCH = "torch"
+GROUPS = ("machine", "train", "stream", "memory", "schedules", "pipeline", "compile", TORCH)
 # Case, mode, rounds and devices of a CPU (2: the pipeline too); one process each.
 COMPARED = (
     ("4x128_b32_t5", "train", 5, 1),
@@ -64,7 +67,13 @@ def parse_groups(only: Sequence[str]) -> list[str]:
 
 
 def jobs(settings: Settings, groups: Sequence[str]) -> list[Job]:
-    """The benchmarks of ``groups``."""
+    """The benchmarks of ``groups``.
+
+    Those beside PyTorch are among them where it is installed, and where nothing else is asked for:
+    then they say what is missing.
+    """
+    if not has_torch() and list(groups) != [TORCH]:
+        groups = [group for group in groups if group != TORCH]
     listed = _quick() if settings.quick else _full(settings)
     return [
         Job(group, label, (*command, "--json"), settings.timeout)
@@ -73,11 +82,19 @@ def jobs(settings: Settings, groups: Sequence[str]) -> list[Job]:
     ]
 
 
+def has_torch() -> bool:
+    """Whether the reference in PyTorch can be run here."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
 def left_out(settings: Settings, groups: Sequence[str]) -> list[str]:
     """What the settings leave out of what the full list can measure, for people."""
     words = []
+    if TORCH in groups and not has_torch():
+        words.append("the same models in PyTorch: pip install torch transformers")
     if settings.quick:
-        return ["--quick: GPT-2 small's training, long texts, and all cases of schedules but two"]
+        quick = "--quick: GPT-2 small's training, long texts, and all cases of schedules but two"
+        return [quick, *words]
     if "train" in groups and max(settings.train_segments, default=0) < 32:
         words.append("training GPT-2 small on more segments: --train_segments=2,8,32")
     if "schedules" in groups:
@@ -104,6 +121,7 @@ def _quick() -> list[_Line]:
         _schedules("tiny", "train", "--cpu_devices=1"),
         _pipeline("tiny", 2, "4,16"),
         _compile("tiny", "read"),
+        _beside_torch("read_small_bytes", "--block=2", "--rounds=2"),
     ]
 
 
@@ -152,6 +170,7 @@ def _full(settings: Settings) -> list[_Line]:
         _pipeline("4x128_b1_t512", 4, "4,16,64"),
         _compile("4x128_b32_t5", "train"),
         _compile("12x768_b1_t512", "read"),
+        *(_beside_torch(case) for case in torch_comparison.CASES),
     ]
 
 
@@ -177,3 +196,8 @@ def _pipeline(case: str, stages: int, lengths: str) -> _Line:
 def _compile(case: str, mode: str) -> _Line:
     command = ("benchmarks.compile_time", f"--case={case}", f"--mode={mode}")
     return "compile", f"compiling, {case}, {mode}", command
+
+
+def _beside_torch(case: str, *options: str) -> _Line:
+    command = ("benchmarks.against_torch", f"--case={case}", *options)
+    return TORCH, f"beside PyTorch, {case}", command

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from armt_jax import ConfigError
-from benchmarks import runner
+from benchmarks import plan, runner
 from benchmarks.plan import GROUPS, Settings, jobs, left_out, parse_groups
 from benchmarks.process import Job, run_job
 from benchmarks.report import document, read_report, tables, write_report
@@ -159,7 +159,10 @@ def test_groups() -> None:
             Settings(quick=False, **change)
 
 
-def test_every_group_has_benchmarks_and_what_is_left_out_is_said() -> None:
+def test_every_group_has_benchmarks_and_what_is_left_out_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "has_torch", lambda: True)
     quick, full = Settings(quick=True), Settings(quick=False, train_segments=(2,))
     for settings in (quick, full):
         found = [job.group for job in jobs(settings, GROUPS)]
@@ -170,8 +173,22 @@ def test_every_group_has_benchmarks_and_what_is_left_out_is_said() -> None:
     assert not any("--train_segments" in words for words in left_out(full, ["stream"]))
 
 
+def test_pytorch_is_left_out_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for quick in (True, False):
+        settings = Settings(quick=quick)
+        monkeypatch.setattr(plan, "has_torch", lambda: True)
+        assert not any("pip install" in words for words in left_out(settings, GROUPS))
+        monkeypatch.setattr(plan, "has_torch", lambda: False)
+        assert {job.group for job in jobs(settings, GROUPS)} == set(GROUPS) - {"torch"}
+        assert any("pip install torch" in words for words in left_out(settings, GROUPS))
+        assert not any("pip install" in words for words in left_out(settings, ["stream"]))
+        # Asked for alone, it is run and says what is missing.
+        assert {job.group for job in jobs(settings, ["torch"])} == {"torch"}
+
+
 @pytest.mark.parametrize("quick", [False, True])
-def test_commands_name_flags_that_there_are(quick: bool) -> None:
+def test_commands_name_flags_that_there_are(monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    monkeypatch.setattr(plan, "has_torch", lambda: True)
     for job in jobs(Settings(quick=quick), GROUPS):
         module, *options = job.command
         source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
