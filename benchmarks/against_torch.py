@@ -17,6 +17,11 @@ The last line is one JSON object with a row for each program: ``seconds`` (media
 
 from __future__ import annotations
 
+from experiments import huge_pages
+
+if __name__ == "__main__":
+    huge_pages.restart_with_them()  # as a training does, before anything large is imported
+
 import json
 import sys
 

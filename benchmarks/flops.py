@@ -16,9 +16,7 @@ def block_flops(config: ModelConfig, rows: int, keys: int, out_rows: int | None 
 
     The mask is causal: a position attends to ``keys`` less those behind it.
     """
-    d, out = config.d_model, rows if out_rows is None else out_rows
-    attention = 2.0 * (out * keys - out * (out - 1) / 2) * d * 2
-    return 2.0 * (rows * 2 * d * d + out * 2 * d * d + out * 2 * d * config.ff_dim) + attention
+    return _block_behind(config, rows, keys, rows if out_rows is None else out_rows)
 
 
 def memory_flops(config: ModelConfig, reading: int, writing: int) -> float:
@@ -29,31 +27,44 @@ def memory_flops(config: ModelConfig, reading: int, writing: int) -> float:
     return recall + update
 
 
-def context_flops(config: ModelConfig, length: int, before: float = 0.0) -> float:
-    """One segment of one text read into the memory; nobody needs its hidden states.
+def context_flops(
+    config: ModelConfig, length: int, before: float = 0.0, *, predicted: bool = False
+) -> float:
+    """One segment of one text read into the memory.
 
     Args:
       config: the model's.
       length: tokens of a segment.
       before: tokens that a transformer's token sees in front of the segment, on average over the
         segments of a text; for RMT-R, the states that it looks back at.
+      predicted: with logits at every token; else nobody needs its hidden states.
 
     Raises:
       ConfigError: a family whose operations nobody has counted.
     """
     m, family = config.num_mem_tokens, config.family
+    if predicted:
+        head = 2.0 * length * config.d_model * config.vocab_size
+        return head + _hidden_flops(config, length, before, None)
+    return _hidden_flops(config, length, before, 0 if family == "transformer" else m)
+
+
+def _hidden_flops(config: ModelConfig, length: int, before: float, last: int | None) -> float:
+    """``context_flops`` with ``last`` positions of the top layer, or all (None)."""
+    m, family = config.num_mem_tokens, config.family
     if config.is_state_space:
         return length * recurrent_flops(config)
     if family == "transformer":
-        keys = length + before
+        keys, out = length + before, length if last is None else last
         inner = _block_behind(config, length, keys, length)
-        return (config.n_layer - 1) * inner + _block_behind(config, length, keys, 0)
+        return (config.n_layer - 1) * inner + _block_behind(config, length, keys, out)
     if family == "prmt":
         rows, front = length + m, _keys_and_values(config, m)
         # As released, the memory tokens behind the others are in the top layer only.
         inner = rows if config.memory_passing == "layerwise" else length
         below = front + _block_behind(config, inner, inner + m, inner)
-        return (config.n_layer - 1) * below + front + _block_behind(config, rows, rows + m, m)
+        out = rows if last is None else last
+        return (config.n_layer - 1) * below + front + _block_behind(config, rows, rows + m, out)
     rows = length + config.memory_positions
     if family == "armt":
         memory = len(config.layers_with_memory) * memory_flops(config, rows, m)
@@ -62,8 +73,8 @@ def context_flops(config: ModelConfig, length: int, before: float = 0.0) -> floa
     else:
         raise ConfigError(f"model.family = {family!r}: its operations have not been counted")
     inner = block_flops(config, rows, rows)
-    last = block_flops(config, rows, rows, m)
-    return (config.n_layer - 1) * inner + last + memory + _retrieval(config, before)
+    top = block_flops(config, rows, rows, rows if last is None else last)
+    return (config.n_layer - 1) * inner + top + memory + _retrieval(config, before)
 
 
 def seen_before(config: ModelConfig, pairs: int, length: int) -> tuple[float, float]:
@@ -103,14 +114,15 @@ def query_flops(config: ModelConfig, length: int, scored: int, before: float = 0
 def _block_behind(config: ModelConfig, rows: int, keys: float, out: int) -> float:
     """``block_flops`` of ``rows`` positions that see ``keys``: others first, then themselves."""
     d = config.d_model
+    # Llama's feed-forward layer has a gate beside what goes in and what comes out.
+    matrices = 3 if config.backbone == "llama" else 2
     attention = 2.0 * (out * keys - out * (out - 1) / 2) * d * 2
-    return (
-        _keys_and_values(config, rows) + 2.0 * out * (2 * d * d + 2 * d * config.ff_dim) + attention
-    )
+    behind = 2.0 * out * (2 * d * d + matrices * d * config.ff_dim)
+    return _keys_and_values(config, rows) + behind + attention
 
 
 def _keys_and_values(config: ModelConfig, rows: int) -> float:
-    return 2.0 * rows * 2 * config.d_model**2
+    return 2.0 * rows * config.d_model * 2 * config.kv_heads * config.head_dim
 
 
 def _retrieval(config: ModelConfig, states: float) -> float:

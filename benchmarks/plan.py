@@ -170,7 +170,7 @@ def _full(settings: Settings) -> list[_Line]:
         _pipeline("4x128_b1_t512", 4, "4,16,64"),
         _compile("4x128_b32_t5", "train"),
         _compile("12x768_b1_t512", "read"),
-        *(_beside_torch(case) for case in torch_comparison.CASES),
+        *(_beside_torch(case, *_turns(case)) for case in torch_comparison.CASES),
     ]
 
 
@@ -201,3 +201,8 @@ def _compile(case: str, mode: str) -> _Line:
 def _beside_torch(case: str, *options: str) -> _Line:
     command = ("benchmarks.against_torch", f"--case={case}", *options)
     return TORCH, f"beside PyTorch, {case}", command
+
+
+def _turns(case: str) -> tuple[str, ...]:
+    """GPT-2 small's turns are long; a small model's block must be, for two devices to get going."""
+    return ("--rounds=3",) if "gpt2_small" in case else ("--block=32",)

@@ -15,6 +15,11 @@ operations the step must do (forward once, backward twice).
 
 from __future__ import annotations
 
+from experiments import huge_pages
+
+if __name__ == "__main__":
+    huge_pages.restart_with_them()  # as a training does, before anything large is imported
+
 import statistics
 import time
 from typing import Any

@@ -9,6 +9,11 @@ The same command again goes on where the last one stopped. On a cluster, or with
 
 from __future__ import annotations
 
+from experiments import huge_pages
+
+if __name__ == "__main__":
+    huge_pages.restart_with_them()  # before anything large is imported, which would be in vain
+
 import dataclasses
 import sys
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import enum
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from armt_jax.config import ConfigError, to_dict
 from armt_jax.evaluation.results import atomic_write
 from armt_jax.evaluation.sweep_results import RunResult, read_run
 from armt_jax.training.workdir import differing_settings
+from experiments import huge_pages
 from experiments.sweep_grid import Cell
 from experiments.sweep_run import BUSY, CELL
 
@@ -122,7 +124,12 @@ def start(cell_file: Path, log: Any) -> subprocess.Popen[bytes]:
     """The process of a cell, with a session of its own: Ctrl-C reaches it once, through us."""
     command = [sys.executable, "-m", "experiments.sweep_run", f"--cell_file={cell_file}"]
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        env=huge_pages.environment(os.environ),
     )
 
 

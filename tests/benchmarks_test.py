@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,28 @@ def test_context_flops_are_those_of_the_program() -> None:
     # Not counted, and less than 2 %: the products with z, and the gate's.
     assert flops.context_flops(CONFIG, LENGTH) == pytest.approx(counted, rel=0.02)
     assert flops.context_flops(CONFIG, LENGTH) <= counted
+
+
+@pytest.mark.parametrize("changes", [{}, {"backbone": "llama", "n_kv_head": 1, "d_ff": 40}])
+@pytest.mark.parametrize("family", ["armt", "rmt"])
+def test_flops_of_predicted_segments_are_those_of_the_program(
+    family: str, changes: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(CONFIG, family=family, **changes)
+    model = create_model(config)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    state = jax.eval_shape(lambda: model.init_state(1))
+    segment = Segment(jnp.zeros((1, LENGTH), jnp.int32), jnp.ones((1, LENGTH), bool))
+
+    def predict(params, state):
+        state, hidden = model.step(params, state, segment)
+        return state, model.readout(params, hidden)
+
+    counted = _dot_flops(jax.make_jaxpr(predict)(params, state).jaxpr)
+    counted -= config.n_layer * _masked_flops(LENGTH + config.memory_positions)
+    found = flops.context_flops(config, LENGTH, predicted=True)
+    assert found == pytest.approx(counted, rel=0.02)
+    assert found <= counted
 
 
 def test_context_flops_of_rmt_are_those_of_the_program() -> None:

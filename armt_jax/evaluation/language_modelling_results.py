@@ -40,6 +40,8 @@ class SegmentLossRow:
         memory token's keys are from segment to segment, keys of one segment, and gates; else None.
       documents, contexts: of the split that were read.
       seed, step, commit: of the training, the checkpoint and the code that evaluated.
+      flops_per_token: of reading and predicting a text of the trained length, matrix products
+        only; None in files of before they were counted.
     """
 
     dataset: str
@@ -74,6 +76,7 @@ class SegmentLossRow:
     seed: int
     step: int
     commit: str
+    flops_per_token: float | None = None
 
     def __post_init__(self) -> None:
         count = len(self.losses)

@@ -25,7 +25,7 @@ class Line(NamedTuple):
     Attributes:
       model, rule, trained_memory: as in ``SegmentLossRow``.
       steps: of the training, the same for all seeds.
-      num_params, state_size: of it.
+      num_params, state_size, flops_per_token: of it.
       seeds: of the trainings, ascending.
       loss, loss_low, loss_high: mean, lowest and highest mean loss of the seeds, nats a token.
       bits_per_byte: mean over seeds.
@@ -42,6 +42,7 @@ class Line(NamedTuple):
     steps: int
     num_params: int
     state_size: int
+    flops_per_token: float | None
     seeds: list[int]
     loss: float
     loss_low: float
@@ -82,6 +83,7 @@ def _line(rows: Sequence[SegmentLossRow], controls: dict[int, float]) -> Line:
         steps=first.step,
         num_params=first.num_params,
         state_size=first.state_size,
+        flops_per_token=first.flops_per_token,
         seeds=[row.seed for row in rows],
         loss=fmean(losses),
         loss_low=min(losses),
@@ -109,6 +111,7 @@ def markdown(rows: Sequence[SegmentLossRow]) -> str:
         "seeds",
         "parameters",
         "state, floats",
+        "FLOPs per token",
         "nats/token (lowest, highest)",
         "bits/byte",
         "saved over its own reset",
@@ -140,6 +143,7 @@ def _cells(one: Line) -> list[str]:
         ", ".join(map(str, one.seeds)),
         f"{one.num_params:,}",
         f"{one.state_size:,}",
+        _ABSENT if one.flops_per_token is None else f"{one.flops_per_token:,.0f}",
         f"{one.loss:.4f} ({one.loss_low:.4f}, {one.loss_high:.4f})",
         f"{one.bits_per_byte:.4f}",
         _percent(one.over_reset),
