@@ -14,8 +14,8 @@ read that layer for the next segment, ``R`` slots later:
 
 A slot is a layer, but the two on top are one slot where there are enough of them: of the top layer
 nobody needs the output at a token, so that alone it would be a short slot for one device while
-another one, in another layer, has a long one. Nobody waits but in the first and last ``K - 1``
-slots of a block. The shares are of unequal sizes, so that every device has the same work.
+another one, in another layer, has a long one. In the first and last ``K - 1`` slots of a block some
+devices have nothing to do. The shares are of unequal sizes, so that each has the same work.
 """
 
 from __future__ import annotations
