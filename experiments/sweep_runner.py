@@ -193,14 +193,14 @@ def _failed(cell: Cell, code: int, printed: bytes) -> State:
 def best_rate(cells: list[Cell]) -> str | None:
     """The rate that a model's tuning runs prefer; None while one is neither done nor failed.
 
-    The highest mean exact match over the lengths wins; of equals, the first. A run that failed has
-    lost.
+    The highest mean exact match over the lengths wins; of equals, the one that needed fewest steps
+    for its stages. A run that failed has lost.
 
     Raises:
       ConfigError: a result of other settings.
       NoRateError: all of them failed.
     """
-    scores: dict[str, float] = {}
+    scores: dict[str, tuple[float, int]] = {}
     for cell in cells:
         state = state_of(cell)
         if state.status is Status.FAILED:
@@ -211,7 +211,8 @@ def best_rate(cells: list[Cell]) -> str | None:
         assert result is not None
         lengths = cell.config.evaluation.num_pairs
         rows = [row for row in result.rows if row.num_pairs in lengths]
-        scores[cell.rate] = sum(row.exact_match for row in rows) / len(rows)
+        mean = sum(row.exact_match for row in rows) / len(rows)
+        scores[cell.rate] = (mean, -result.about.step)
     if not scores:
         raise NoRateError(f"models.{cells[0].model}: failed with every rate of the sweep")
     return max(scores, key=lambda rate: scores[rate])

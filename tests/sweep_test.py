@@ -225,6 +225,18 @@ def test_every_model_is_trained_with_its_best_rate(tmp_path: Path) -> None:
     assert optimizer["name"] == "adamw"
 
 
+@pytest.mark.parametrize(("steps", "best"), [((40, 30), "adamw_3e-3"), ((30, 40), "muon_5e-3")])
+def test_of_equal_rates_the_one_that_learns_sooner(
+    tmp_path: Path, steps: tuple[int, int], best: str
+) -> None:
+    sweep = tuned_sweep(tmp_path, models={"armt": {"model": {"family": "armt"}}})
+    cells = tuning_cells(sweep)
+    assert [one.rate for one in cells] == ["muon_5e-3", "adamw_3e-3"]
+    for one, step in zip(cells, steps, strict=True):
+        finish(one, 50, step=step)
+    assert best_rate(cells) == best
+
+
 def test_a_rate_that_fails_has_lost_and_a_model_without_any_fails(tmp_path: Path) -> None:
     sweep = tuned_sweep(tmp_path, seeds=(0,))
     runs = Runs(sweep, run=run_of("tuning/armt_muon_5e-3"))
