@@ -89,6 +89,14 @@ def seen_before(config: ModelConfig, pairs: int, length: int) -> tuple[float, fl
     return sum(min(most, max(n - 1, 0)) for n in range(pairs)) / pairs, min(most, pairs - 1)
 
 
+def flops_per_token(
+    config: ModelConfig, segments: int, length: int, *, predicted: bool = False
+) -> float:
+    """``context_flops`` of a text of ``segments`` segments, on average over its tokens."""
+    before, _ = seen_before(config, segments, length)
+    return context_flops(config, length, before, predicted=predicted) / length
+
+
 def query_flops(config: ModelConfig, length: int, scored: int, before: float = 0.0) -> float:
     """One query of ``length`` tokens, of which ``scored`` positions get logits.
 

@@ -31,7 +31,7 @@ from armt_jax.tasks.language_modelling import setup
 from armt_jax.tasks.language_modelling.contexts import Contexts
 from armt_jax.training.loop import TrainResult
 from armt_jax.training.state import count_parameters
-from benchmarks.flops import context_flops, seen_before
+from benchmarks.flops import flops_per_token
 from experiments.retrieval_report import model_name
 
 FOLDER = "evaluation"
@@ -100,7 +100,12 @@ def evaluate(
         "seed": config.seed,
         "step": step,
         "commit": git_commit(),
-        "flops_per_token": flops_per_token(config),
+        "flops_per_token": flops_per_token(
+            config.model,
+            max(config.curriculum.num_segments),
+            task.segment_size,
+            predicted=True,
+        ),
     }
     saved = gain(kept.part(first, last), reset.part(first, last))
     band = document_interval(gain, kept.part(first, last), reset.part(first, last))
@@ -116,13 +121,6 @@ def evaluate(
     segment_loss_figure(folder / FOLDER / "segment_losses.png", rows)
     _print(rows, f"{config.name}, step {step:,}")
     return rows
-
-
-def flops_per_token(config: LanguageModellingExperiment) -> float:
-    """Of reading and predicting a text of the trained length, on average over its tokens."""
-    length, segments = config.task.segment_size, max(config.curriculum.num_segments)
-    before, _ = seen_before(config.model, segments, length)
-    return context_flops(config.model, length, before, predicted=True) / length
 
 
 def _writes(

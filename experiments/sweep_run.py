@@ -27,7 +27,7 @@ from armt_jax.evaluation.sweep_results import About, RunResult, write_run
 from armt_jax.models import create_model, state_size
 from armt_jax.sharding import cpu_devices, use_cpu_cores
 from armt_jax.training.loop import TrainResult
-from benchmarks.flops import context_flops, seen_before
+from benchmarks import flops
 from experiments import errors
 from experiments.train import train_and_evaluate
 
@@ -113,10 +113,8 @@ def describe(
 
 def flops_per_token(config: ExperimentConfig) -> float:
     """Of reading one text of the trained length, on average over its tokens."""
-    pairs = max(config.curriculum.num_pairs)
     length = config.task.key_size + config.task.value_size + 2
-    before, _ = seen_before(config.model, pairs, length)
-    return context_flops(config.model, length, before) / length
+    return flops.flops_per_token(config.model, max(config.curriculum.num_pairs), length)
 
 
 def library_version() -> str:

@@ -154,19 +154,30 @@ def update(
     Returns:
       The new state. ``gamma`` carries no gradient (Appendix F.1).
     """
+    return apply_write(state, phi_k, change(rule, state, phi_k, v, beta, write), write)
+
+
+def change(
+    rule: MemoryRule,
+    state: MemoryState,
+    phi_k: jax.Array,
+    v: jax.Array,
+    beta: jax.Array,
+    write: jax.Array | None = None,
+) -> MemoryWrite:
+    """What ``update`` writes, for ``apply_write``; arguments as there."""
     old = read(rule, state, phi_k)
-    change = memory_write(rule, old, state.written, phi_k, v, beta, write)
-    return apply_write(state, phi_k, change, write)
+    return memory_write(rule, old, state.written, phi_k, v, beta, write)
 
 
 def apply_write(
-    state: MemoryState, phi_k: jax.Array, change: MemoryWrite, write: jax.Array | None
+    state: MemoryState, phi_k: jax.Array, written: MemoryWrite, write: jax.Array | None
 ) -> MemoryState:
     """``A += phi_k^T rows``, ``z += gamma phi_k`` (Eq. 3)."""
-    A = state.A + jnp.einsum("bmk,bmd->bkd", phi_k, change.rows)
+    A = state.A + jnp.einsum("bmk,bmd->bkd", phi_k, written.rows)
     z = state.z
-    if change.gamma is not None:
-        z = z + jnp.einsum("bm,bmk->bk", change.gamma, phi_k)
+    if written.gamma is not None:
+        z = z + jnp.einsum("bm,bmk->bk", written.gamma, phi_k)
     return MemoryState(A, z, mark_written(state.written, write))
 
 

@@ -116,7 +116,4 @@ class ArmtLayer(BlockModel):
         """
         k, v, beta = self.key_value_gate(params_l, x[:, -self.config.num_mem_tokens :])
         phi_k = associative.features(self.rule, k, self.config.nu)
-        old = associative.read(self.rule, memory, phi_k)
-        return phi_k, associative.memory_write(
-            self.rule, old, memory.written, phi_k, v, beta, write
-        )
+        return phi_k, associative.change(self.rule, memory, phi_k, v, beta, write)
