@@ -27,10 +27,10 @@ from absl import app, flags
 
 from armt_jax.config import ModelConfig
 from armt_jax.evaluation.scoring import AnswerAtEnd, Reading
+from armt_jax.host_memory import release_freed_memory
 from armt_jax.models import create_model
 from armt_jax.sharding import data_mesh
 from armt_jax.tasks.associative_retrieval import Batch
-from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.state import create_state
 from armt_jax.training.step import jit_train_step
 from benchmarks import machine

@@ -25,7 +25,6 @@ from armt_jax.config import ModelConfig
 from armt_jax.models import create_model
 from armt_jax.sharding import context_mesh, use_cpu_cores
 from armt_jax.streaming import StreamReader
-from armt_jax.training.host_memory import release_freed_memory
 from benchmarks import flops, machine
 from benchmarks.sizes import READERS, reader_config
 
@@ -57,7 +56,6 @@ def measure(
     state = reader.feed(reader.start(batch), draw())
     state.ticket.block_until_ready()
     first = time.perf_counter() - started
-    release_freed_memory()
     times, early_peak = [], None
     for _ in range(blocks):
         text = draw()

@@ -9,9 +9,9 @@ import numpy as np
 
 from armt_jax.config import MeshConfig, OptimizerConfig
 from armt_jax.evaluation.scoring import AnswerAtEnd
+from armt_jax.host_memory import release_freed_memory
 from armt_jax.models import create_model
 from armt_jax.sharding import batched, create_mesh
-from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.optimizer import create_optimizer
 from armt_jax.training.state import TrainState, create_state
 from armt_jax.training.step import jit_train_step

@@ -43,16 +43,8 @@ def retrieval_size(
 
     ``queries``: of each context; 0 asks every key.
     """
-    text = (pairs + 1) * (key_size + 3)
-    config = ModelConfig(
-        family=family,
-        backbone=backbone,
-        **_states(pairs, text),
-        **RETRIEVAL,
-        vocab_size=128,
-        n_positions=_positions(family, 32, text),
-        rule=rule,
-    )
+    kind = {"family": family, "backbone": backbone, "rule": rule, **RETRIEVAL, "vocab_size": 128}
+    config = _config(kind, 32, pairs, (pairs + 1) * (key_size + 3))
     task = AssociativeRetrieval("remember", pairs, key_size, 1, queries, False)
     rng = np.random.default_rng(0)
     samples = [task.sample(rng) for _ in range(batch)]
@@ -73,17 +65,9 @@ def gpt2_small_size(
 
     12 x 768, 10 memory tokens, d_mem 64.
     """
-    shape, text = (batch, segments), (segments + 1) * length
-    config = ModelConfig(
-        family=family,
-        backbone=backbone,
-        **_states(segments, text),
-        **GPT2_SMALL,
-        vocab_size=50257,
-        n_positions=_positions(family, max(1024, length + 30), text),
-        rule=rule,
-    )
-    rng = np.random.default_rng(0)
+    kind = {"family": family, "backbone": backbone, "rule": rule, **GPT2_SMALL, "vocab_size": 50257}
+    config = _config(kind, max(1024, length + 30), segments, (segments + 1) * length)
+    rng, shape = np.random.default_rng(0), (batch, segments)
     context = rng.integers(0, config.vocab_size, (*shape, length), np.int32)
     asked = rng.integers(0, config.vocab_size, (batch, 1, length), np.int32)
     texts = Batch(context, np.ones(shape, bool), asked, np.ones((batch, 1), bool))
@@ -91,11 +75,10 @@ def gpt2_small_size(
     return TrainSize(config, texts, length - 2)
 
 
-def _positions(family: str, usual: int, text: int) -> int:
-    """Learned positions: a transformer's go on through the whole text."""
-    return max(usual, text) if family == "transformer" else usual
-
-
-def _states(pairs: int, text: int) -> dict[str, Any]:
-    """State that keeps the whole text, of the families whose state grows with it."""
-    return {"retrieval_states": pairs, "context_tokens": text}
+def _config(kind: dict[str, Any], positions: int, segments: int, text: int) -> ModelConfig:
+    """The model, with ``positions`` or, of a family whose state is the text, all that it needs."""
+    if kind["family"] == "transformer":
+        positions = max(positions, text)  # learned ones go on through the whole text
+    return ModelConfig(
+        **kind, n_positions=positions, retrieval_states=segments, context_tokens=text
+    )

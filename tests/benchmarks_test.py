@@ -16,6 +16,7 @@ import pytest
 from armt_jax.config import ModelConfig
 from armt_jax.models import Segment, create_model
 from benchmarks import flops, machine
+from benchmarks.train_sizes import gpt2_small_size, retrieval_size
 
 CONFIG = ModelConfig(n_layer=3, n_head=2, d_model=16, vocab_size=20, n_positions=16, d_mem=4)
 LENGTH = 5
@@ -121,6 +122,15 @@ def test_query_flops_are_those_of_the_program() -> None:
     outside = _dot_flops(program.jaxpr) - inside
     counted = outside + CONFIG.n_layer * (inside - _masked_flops(LENGTH))
     assert flops.query_flops(CONFIG, LENGTH, 2) == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize("family", ["transformer", "rmt_r", "armt"])
+@pytest.mark.parametrize("make", [retrieval_size, gpt2_small_size])
+def test_a_size_has_room_for_its_whole_text(make: Any, family: str) -> None:
+    size = make(7, 1, family=family)
+    text = size.batch.context.size + size.batch.queries.shape[-1]
+    size.config.check_text(text)
+    assert size.config.retrieval_states >= size.batch.context.shape[1] == 7
 
 
 def test_sgemm_peak_and_memory_are_positive() -> None:

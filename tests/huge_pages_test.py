@@ -87,3 +87,24 @@ def test_a_training_is_the_same_process_with_the_same_arguments(tmp_path: pathli
     assert len(numbers) == (2 if environment(clean) != clean else 1)
     assert len(set(numbers)) == 1
     assert last == f"{environment(clean).get(VARIABLE)} ['a b', '--c=[1]']"
+
+
+@pytest.mark.parametrize(
+    "module", ["experiments.main", "benchmarks.train_step", "benchmarks.against_torch"]
+)
+def test_trainings_start_anew_before_anything_large(tmp_path: pathlib.Path, module: str) -> None:
+    """The commands themselves, on a system that can: stopped where they would start anew."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "from experiments import huge_pages\n"
+        "def execve(program, arguments, found):\n"
+        "    print(arguments[1:], found['GLIBC_TUNABLES'], 'jax' in sys.modules, flush=True)\n"
+        "    os._exit(3)\n"
+        "os.execve, huge_pages._can = execve, lambda: True\n"
+    )
+    found = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    found["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(pathlib.Path(__file__).parents[1])])
+    command = [sys.executable, "-m", module, "--nothing"]
+    done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == f"{command[1:]} {TUNABLE}=1 False\n"

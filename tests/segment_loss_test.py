@@ -91,6 +91,10 @@ def test_the_table_compares_with_the_control_and_with_itself() -> None:
     text = markdown(rows)
     assert "| 2.8000 (2.7000, 2.9000) | 1.0000 | 6.00 % | 8.12 % | 2.9000 |" in text
     assert text.count("\n| ") == 4
+    costs = [row(flops_per_token=1234567.6), row(model="old", flops_per_token=None)]
+    heads, _, known, unknown = [line.split(" | ") for line in markdown(costs).splitlines()[-4:]]
+    column = heads.index("FLOPs per token")
+    assert (known[column], unknown[column]) == ("1,234,568", "-")
     assert lines(rows[:1])[0].over_control is None
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from armt_jax.config import ConfigError, from_config_dict
 from armt_jax.evaluation.sweep_results import read_run
+from experiments import huge_pages
 from experiments.sweep_grid import Cell, cell, tuning_cells
 from experiments.sweep_run import BUSY
 from experiments.sweep_runner import (
@@ -25,6 +26,7 @@ from experiments.sweep_runner import (
     Stopped,
     best_rate,
     run_cell,
+    start,
     state_of,
 )
 from experiments.sweep_runs import Runs, survey
@@ -68,6 +70,19 @@ def test_states_of_a_run(tmp_path: Path) -> None:
     (one.folder / "error.txt").unlink()
     finish(one, {1: 50})
     assert state_of(one) == State(Status.STARTED, "lengths 3 are missing")
+
+
+def test_a_run_is_a_process_with_huge_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text('#!/bin/sh\necho "$WITH $*"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(huge_pages, "environment", lambda found: {**found, "WITH": "huge pages"})
+    with log.open("wb") as output:
+        assert start(Path("cell.json"), output).wait(timeout=30) == 0
+    assert log.read_text() == "huge pages -m experiments.sweep_run --cell_file=cell.json\n"
 
 
 def test_a_result_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:

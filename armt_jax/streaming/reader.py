@@ -24,6 +24,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from armt_jax.config import ConfigError
+from armt_jax.host_memory import release_freed_memory
 from armt_jax.models.armt import ARMT, ArmtState
 from armt_jax.models.layers import unstack_layers
 from armt_jax.models.protocol import Params, Segment, SegmentModel, State
@@ -93,13 +94,13 @@ class StreamReader:
         self.segment_overlap = segment_overlap
         self.model, self.segment_size, self.block_segments = model, segment_size, block_segments
         self.params, self._everywhere = unstack_layers(params), None
-        read = functools.partial(_read_block, model, segment_size)
+        read = functools.partial(_read_alone, model, segment_size)
         if mesh is not None:
             shared_model = check_mesh(mesh, model, segment_size)
             read = functools.partial(_read_shared, shared_model, mesh, segment_size)
             self._everywhere = replicated(mesh)
             self.params = jax.device_put(self.params, self._everywhere)
-        self._read = jax.jit(read, donate_argnums=1)
+        self._read, self._compiled = jax.jit(read, donate_argnums=1), False
         self._last = jax.jit(model.write)
 
     def start(self, batch_size: int) -> StreamState:
@@ -154,11 +155,21 @@ class StreamReader:
             )
             block = Segment(*(_fill(x, self.block_segments * size) for x in parts))
             earlier = ticket
-            memory, ticket = self._read(self.params, memory, block, np.int32(count))
+            memory, ticket = self._read_block(memory, block, count)
             # Without a limit the host would queue the whole text's blocks.
             earlier.block_until_ready()
         read_whole = total * self.stride
         return StreamState(memory, tokens[:, read_whole:], mask[:, read_whole:], read, ticket)
+
+    def _read_block(self, memory: State, block: Segment, count: int) -> tuple[State, jax.Array]:
+        """A block; compiling, at the first one, is the peak of a reader's host memory."""
+        if self._compiled:
+            return self._read(self.params, memory, block, np.int32(count))
+        release_freed_memory()  # what making the parameters left
+        result = self._read(self.params, memory, block, np.int32(count))
+        release_freed_memory()
+        self._compiled = True
+        return result
 
     def feed_all(self, state: StreamState, blocks: Iterable[np.ndarray]) -> StreamState:
         """``feed`` of every block that a lazy text yields."""
@@ -224,7 +235,7 @@ class StreamReader:
         return tokens.astype(np.int32), mask
 
 
-def _read_block(
+def _read_alone(
     model: SegmentModel, size: int, params: Params, memory: State, block: Segment, count: jax.Array
 ) -> tuple[State, jax.Array]:
     def body(index: jax.Array, memory: State) -> State:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from armt_jax.config import AnyExperiment, ConfigError
+from armt_jax.host_memory import release_freed_memory
 from armt_jax.processes import (
     StopVote,
     connect,
@@ -33,7 +34,6 @@ from armt_jax.training.chosen_data import chosen_data
 from armt_jax.training.curriculum import Position, Stage
 from armt_jax.training.divergence import divergence
 from armt_jax.training.experiment_stages import create_stages
-from armt_jax.training.host_memory import release_freed_memory
 from armt_jax.training.interruption import Interrupted, SignalWatch
 from armt_jax.training.memory_log import MemoryLog
 from armt_jax.training.meter import Meter

@@ -9,8 +9,9 @@ import platform
 def release_freed_memory() -> bool:
     """Ask glibc to return what is free in its heaps (``malloc_trim``): True where it could be.
 
-    Compiling one training step leaves several hundred megabytes of freed but resident heap behind,
-    which would otherwise stand beside the step's own memory for the rest of the run.
+    Compiling a training step or a reader leaves up to several hundred megabytes of freed but
+    resident heap behind, which would otherwise stand beside the memory of what is run, or of what
+    is compiled next.
     """
     if platform.system() != "Linux":
         return False
