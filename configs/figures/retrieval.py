@@ -2,8 +2,8 @@
 
 Figures of one task share a pool of runs: ARMT's of Figure 2b are those of Figure 4a. The learning
 rate of each model is the best of ``models.RATES`` by a short training on another seed, asked beyond
-what it was trained on as the figure does: at the trained length alone most rates are level, and the
-first of them was a weak one at ten times its updates. All results of that grid are kept and
+what it was trained on, for updates as far as the figure goes: at ten times the trained length four
+rates were level, and the best of them had 0.32 at forty times where another had 0.81. All results of that grid are kept and
 reported. Curricula are those of ``configs/ar_remember.py`` and ``configs/ar_rewrite.py``, with half
 as many steps for a model that does not find out how to look up (ARMT needs 100 to 250 of them).
 """
@@ -39,7 +39,7 @@ REWRITE: dict[str, Any] = {
     "paper_lengths": (10, 20, 50, 100, 200, 300, 400, 500, 1000, 5000),
     "tiny_lengths": (1, 3),
     "common": {"curriculum": {"max_steps": (1500, 300, 300, 500)}},
-    "tuning_lengths": (12, 24, 60, 120),
+    "tuning_lengths": (12, 60, 250, 500),
     "tuning": {
         "variant": ("remember", "remember", "rewrite"),
         "num_pairs": (4, 12, 12),
