@@ -36,7 +36,7 @@ from armt_jax.models.protocol import Params
 from armt_jax.reading.forms import BabilongForm, PlainForm, TextForm
 from armt_jax.reading.reading_model import ReadingModel, parameters_digest
 from armt_jax.reading.run_folder import TOKENIZER, existing, read_run
-from armt_jax.tasks.babilong.tokenizers import load_tokenizer
+from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer, load_tokenizer
 from armt_jax.training.checkpoints import LATEST
 from armt_jax.training.workdir import read_config_values
 
@@ -64,8 +64,7 @@ def save_checkpoint(
       CheckpointError: a run without an undamaged checkpoint of that step.
     """
     folder, run = Path(folder), Path(source)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"folder {str(folder)!r}: must be new or empty")
+    _check_new(folder)
     reading, tokenizer, taken = read_run(run, step, lambda text: None)
     form = reading.form
     about = {
@@ -80,10 +79,55 @@ def save_checkpoint(
         "parameters": reading.parameters_digest,
         "experiment": _without_folders(read_config_values(run)),
     }
+    _write(folder, about, reading.params, tokenizer)
+    return reading
+
+
+def save_changed_checkpoint(
+    folder: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    params: Params,
+    changed: dict[str, Any],
+) -> ReadingModel:
+    """Write a checkpoint folder whose parameters were changed after training.
+
+    Args:
+      folder: as ``save_checkpoint``.
+      source: the checkpoint folder they are from; its settings and tokenizer are kept.
+      params: of its model.
+      changed: what was done to them, beside the settings in ``config.json``.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ConfigError: as ``save_checkpoint``, a source that is no checkpoint folder, parameters that
+        are not of its model.
+    """
+    folder, source = Path(folder), Path(source)
+    _check_new(folder)
+    about = read_json(source / CONFIG)
+    kept = load_checkpoint(source, about)
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, kept.params):
+        raise ConfigError(f"params: must be of the model of {str(source)!r}")
+    about |= {**changed, "parameters": parameters_digest(params)}
+    _write(folder, about, params, load_tokenizer(source / TOKENIZER))
+    return dataclasses.replace(kept, params=params)
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"folder {str(folder)!r}: must be new or empty")
+
+
+def _write(
+    folder: Path, about: dict[str, Any], params: Params, tokenizer: BabilongTokenizer
+) -> None:
+    """All of it, or nothing."""
     half = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     try:
         half.mkdir()
-        named = {name: np.asarray(leaf) for name, leaf in _named(reading.params).items()}
+        named = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
         save_arrays(half / SINGLE, named, {"format": FORMAT})
         tokenizer.save(half / TOKENIZER)
         (half / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -93,7 +137,6 @@ def save_checkpoint(
         raise ConfigError(f"folder {str(folder)!r}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    return reading
 
 
 def checkpoint_experiment(
@@ -137,8 +180,8 @@ def load_checkpoint(folder: Path, about: dict[str, Any]) -> ReadingModel:
       ConfigError: a file that is damaged, missing, or of another version.
     """
     where = str(folder / CONFIG)
-    if about["format"] != FORMAT:
-        raise ConfigError(f"{where!r}: format = {about['format']!r}, must be {FORMAT!r}")
+    if about.get("format") != FORMAT:
+        raise ConfigError(f"{where!r}: format = {about.get('format')!r}, must be {FORMAT!r}")
     keys = (*_KEYS, *filter(None, [_OF_FORM.get(str(about.get("form")))]))
     missing = [key for key in keys if key not in about]
     if missing:

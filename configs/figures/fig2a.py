@@ -7,7 +7,7 @@ The paper: at equal state ARMT stores more than Mamba, both more than RMT, and P
 RMT.
 
 Variant   Models                                    Trains on                 Cost
-default   ARMT, delta, Mamba, RMT, PRMT, 3 seeds    to 50 pairs, key size 2   20 hours of one CPU core
+default   ARMT, delta, Mamba, RMT, PRMT, 3 seeds    to 50 pairs, key size 2   20 CPU core hours
 all       and every other family and reference      the same                  the same a run
 paper     as all                                    the paper's recipe        GPUs
 tiny      as default, 1 seed                        2 pairs, 32 steps         a smoke run

@@ -6,7 +6,7 @@
 The paper: trained on 50 updates ARMT stays exact to 500, RMT and Mamba lose a little beyond 50.
 
 Variant   Models                             Trains on             Cost
-default   ARMT, Mamba, RMT, PRMT, 3 seeds    to 50 updates         10 hours of one CPU core
+default   ARMT, Mamba, RMT, PRMT, 3 seeds    to 50 updates         10 CPU core hours
 all       and every other family             the same              the same a run
 paper     as all                             the paper's recipe    GPUs
 tiny      as default, 1 seed                 3 updates, 32 steps   2 CPU cores, a smoke run

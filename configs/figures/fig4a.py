@@ -7,7 +7,7 @@ The paper: without gamma the memory breaks after hundreds of updates, with it it
 runs are those of Figure 2b.
 
 Variant   Models                                  Trains on             Cost
-default   ARMT, and it without gamma, 3 seeds     to 50 updates         2.6 hours of a core a model
+default   ARMT, and it without gamma, 3 seeds     to 50 updates         5 CPU core hours
 all       and without erasing, sequential, delta  the same              the same a run
 paper     as all                                  the paper's recipe    GPUs
 tiny      as default, 1 seed                      3 updates, 32 steps   2 CPU cores, a smoke run

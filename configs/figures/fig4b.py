@@ -7,7 +7,7 @@ The paper: PRMT, RMT with memory tokens of every layer, stores no more than RMT.
 of Figure 2a, and PRMT as the paper describes it beside the one of the authors' code.
 
 Variant   Models                                  Trains on                 Cost
-default   ARMT, RMT, PRMT (released, layerwise)   to 50 pairs, key size 2   20 hours of one CPU core
+default   ARMT, RMT, PRMT (released, layerwise)   to 50 pairs, key size 2   20 CPU core hours
 all       the same                                the same                  the same
 paper     the same                                the paper's recipe        GPUs
 tiny      as default, 1 seed                      2 pairs, 32 steps         a smoke run

@@ -3,9 +3,10 @@
 Figures of one task share a pool of runs: ARMT's of Figure 2b are those of Figure 4a. The learning
 rate of each model is the best of ``models.RATES`` by a short training on another seed, asked beyond
 what it was trained on, for updates as far as the figure goes: at ten times the trained length four
-rates were level, and the best of them had 0.32 at forty times where another had 0.81. All results of that grid are kept and
-reported. Curricula are those of ``configs/ar_remember.py`` and ``configs/ar_rewrite.py``, with half
-as many steps for a model that does not find out how to look up (ARMT needs 100 to 250 of them).
+rates were level, and the best of them had 0.32 at forty times where another had 0.81. All results
+of that grid are kept and reported. Curricula are those of ``configs/ar_remember.py`` and
+``configs/ar_rewrite.py``, with half as many steps for a model that does not find out how to look up
+(ARMT needs 100 to 250 of them).
 """
 
 from typing import Any
