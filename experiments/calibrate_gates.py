@@ -1,18 +1,19 @@
 """How far the write gates of a BABILong checkpoint are from mistakes, and a better border.
 
     python -m experiments.calibrate_gates --checkpoint=checkpoints/babilong_qa1
-    python -m experiments.calibrate_gates --checkpoint=checkpoints/babilong_qa1 --raise_by=8 --out=X
+    python -m experiments.calibrate_gates --checkpoint=FOLDER --raise_by=4 --save=NEW_FOLDER
 
 Reads stories with their noise, and then noise alone, all of the data that the model was trained on.
 For borders of several heights it prints how many facts would be written and how many segments of
-noise. With ``--raise_by`` it writes the checkpoint with that border into a new folder, where
+noise, and writes ``gate_margins.json`` into the ``evaluation`` folder of the run. With
+``--raise_by`` it writes the checkpoint with that border into a new folder, of which
 ``experiments.evaluate`` and ``babilong_retention`` say what came of it in unseen books.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,95 +30,117 @@ from armt_jax.evaluation.gate_margins import (
     fact_logits,
     raise_border,
 )
+from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.interop.weights import read_json
-from armt_jax.models import ARMT
-from armt_jax.models.protocol import Params
-from armt_jax.reading import checkpoint_experiment, load_reading_model, save_changed_checkpoint
+from armt_jax.models import ARMT, create_model
+from armt_jax.models.protocol import Params, SegmentModel
+from armt_jax.reading import load_reading_model, save_changed_checkpoint
 from armt_jax.reading.checkpoint_folder import CONFIG
 from armt_jax.tasks.babilong.mining import mine
 from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
-from armt_jax.tasks.babilong.setup import TOKENIZER_FILE
 from armt_jax.tasks.babilong.stage_data import babilong_data
 from experiments import errors
+from experiments.babilong_report import FOLDER
 from experiments.command_line import parse_flags
-from experiments.shared_flags import CHECKPOINT, OUT
+from experiments.restoring import babilong_model
+from experiments.retrieval_report import model_name
+from experiments.shared_flags import CHECKPOINT
 
+SCHEMA = "armt_jax.gate_margins"
+SCHEMA_VERSION = 1
+FILE_NAME = "gate_margins.json"
 RAISED = "gates_raised_by"
 # Of no other samples.
 _STREAM = 2**63 + 29
 _HEIGHTS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
+_LISTED = 100
 
-for _name in ("checkpoint", "out"):  # named by --help
+for _name in ("workdir", "step", "checkpoint", "out"):  # named by --help
     flags.declare_key_flag(_name)
 
-_RAISE = flags.DEFINE_float("raise_by", None, "Write --out, with gates that open so much later.")
-_NOISE = flags.DEFINE_integer("noise_segments", 100_000, "Segments of noise to read.", 1)
+_RAISE = flags.DEFINE_float("raise_by", None, "Write --save, with gates that open so much later.")
+_SAVE = flags.DEFINE_string("save", None, "New folder for the checkpoint with other gates.")
+_NOISE = flags.DEFINE_integer("searched_segments", 100_000, "Segments of noise to read.", 1)
 _STORIES = flags.DEFINE_integer("fact_contexts", 200, "Contexts with facts to read.", 1)
-_LENGTH = flags.DEFINE_string("length", "1k", "Tokens of such a context.")
+_LENGTH = flags.DEFINE_string("context_length", "1k", "Tokens of such a context.")
 
 
 def main(argv: list[str]) -> None:
     """Parse the flags; measure, or write."""
     parse_flags(argv)
-    checkpoint = CHECKPOINT.value
-    if checkpoint is None:
-        raise ConfigError("--checkpoint: must name a folder that experiments.export wrote")
-    if (_RAISE.value is None) != (OUT.value is None):
-        raise ConfigError("--raise_by and --out: go together, how much and the folder to write")
-    reading = load_reading_model(checkpoint)
-    model = reading.model
+    if (_RAISE.value is None) != (_SAVE.value is None):
+        raise ConfigError("--raise_by and --save: go together, how much and the folder to write")
+    if _RAISE.value is not None:
+        _write(_RAISE.value, _SAVE.value or "")
+        return
+    config, params, step = babilong_model()
+    model = _with_hard_gates(create_model(config.model))
+    margins = _measure(config, model, params)
+    rows = [margins.row(model, height) for height in _HEIGHTS]
+    facts, noise = np.sort(margins.facts), margins.noise[:_LISTED]
+    content = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "task": config.task.task,
+        "model": model_name(config),
+        "rule": config.model.memory_rule,
+        "seed": config.seed,
+        "step": step,
+        "commit": git_commit(),
+        "rows": [row._asdict() for row in rows],
+        "facts": facts.tolist(),
+        "noise": noise.tolist(),
+    }
+    path = Path(config.workdir) / FOLDER / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+    _print(rows, f"{config.name}, step {step:,}: gates that open later")
+    lowest, highest = (", ".join(f"{one:.1f}" for one in some[:5]) for some in (facts, noise))
+    print(f"lowest logits of {facts.size:,} facts: {lowest}; highest of noise: {highest}")
+
+
+def _with_hard_gates(model: SegmentModel) -> ARMT:
     if not isinstance(model, ARMT):
         raise ConfigError(
             f"model.family = {model.config.family!r}: must be 'armt', which has gates"
         )
     check_hard(model)
-    if _RAISE.value is not None:
-        _write(checkpoint, model, reading.params, _RAISE.value)
-        return
-    margins = _measure(checkpoint, model, reading.params)
-    _print([margins.row(model, height) for height in _HEIGHTS], reading.describe())
-    lowest = ", ".join(f"{value:.1f}" for value in np.sort(margins.facts)[:5])
-    highest = ", ".join(f"{value:.1f}" for value in margins.noise[:5])
-    print(f"lowest logits of {margins.facts.size:,} facts: {lowest}; highest of noise: {highest}")
+    return model
 
 
-def _write(checkpoint: str, model: ARMT, params: Params, by: float) -> None:
+def _write(by: float, folder: str) -> None:
     """The checkpoint with another border; several changes add up."""
-    total = read_json(Path(checkpoint) / CONFIG).get(RAISED, 0.0) + by
-    raised = raise_border(model, params, by)
-    written = save_changed_checkpoint(OUT.value or "", checkpoint, raised, {RAISED: total})
-    print(f"{OUT.value}: {written.describe()}, gates open {total:g} later than trained")
+    checkpoint = CHECKPOINT.value
+    if checkpoint is None:
+        raise ConfigError("--checkpoint: must name a folder that experiments.export wrote")
+    reading = load_reading_model(checkpoint)
+    raised = raise_border(_with_hard_gates(reading.model), reading.params, by)
+    about = Path(checkpoint) / CONFIG
+    total = by + (read_json(about).get(RAISED, 0.0) if about.is_file() else 0.0)
+    written = save_changed_checkpoint(folder, checkpoint, raised, {RAISED: total})
+    print(f"{folder}: {written.describe()}, gates open {total:g} later than trained")
 
 
-def _measure(checkpoint: str, model: ARMT, params: Params) -> GateMargins:
+def _measure(config: BabilongExperiment, model: ARMT, params: Params) -> GateMargins:
     """Of the last stage's data: stories and books of the training."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = checkpoint_experiment(checkpoint, folder)
-        if not isinstance(config, BabilongExperiment):
-            raise ConfigError(
-                f"--checkpoint = {checkpoint!r}: must be of a run of BABILong, not {config.name}"
-            )
-        tokenizer = (Path(checkpoint) / TOKENIZER_FILE).read_bytes()
-        (Path(folder) / TOKENIZER_FILE).write_bytes(tokenizer)
-        maker = babilong_data(config)[-1].maker
-    tokens = tokens_of_length(_LENGTH.value)
-    if tokens < config.task.segment_size:
-        least = config.task.segment_size
-        raise ConfigError(f"--length = {_LENGTH.value!r}: must be a segment of {least} or more")
+    size, tokens = config.task.segment_size, tokens_of_length(_LENGTH.value)
+    if tokens < size:
+        raise ConfigError(
+            f"--context_length = {_LENGTH.value!r}: must be a segment of {size} or more"
+        )
+    maker = babilong_data(config)[-1].maker
     samples = []
     for index in range(_STORIES.value):
         rng = sample_rng(_STREAM, index)
         question = maker.questions.question(int(rng.integers(maker.questions.num_questions)))
         samples.append(build_sample(maker.books, question, tokens, rng))
-    facts = fact_logits(
-        model, params, samples, config.task.segment_size, config.task.segment_overlap
-    )
+    facts = fact_logits(model, params, samples, size, config.task.segment_overlap)
     mined = mine(model, params, maker, _NOISE.value, _STREAM)
     return GateMargins(facts, mined.logits, _NOISE.value)
 
 
 def _print(rows: Sequence[MarginRow], title: str) -> None:
-    table = Table(title=f"{title}: gates that open later")
+    table = Table(title=title)
     for header in ("later by", "facts written, %", "wholly, %", "noise written", "a segment"):
         table.add_column(header, justify="right")
     for row in rows:

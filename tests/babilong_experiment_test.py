@@ -27,6 +27,8 @@ from armt_jax.tasks.babilong.stage_data import BabilongData
 from armt_jax.training.experiment_stages import create_stages
 from configs import babilong
 
+pytestmark = pytest.mark.usefixtures("without_data")
+
 ABOUT = {
     "model": "m",
     "rule": "armt",
@@ -51,12 +53,6 @@ def tiny(folder: Path, **task: Any) -> BabilongExperiment:
     config = from_config_dict(plain)
     assert isinstance(config, BabilongExperiment)
     return config
-
-
-@pytest.fixture(autouse=True)
-def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
-    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("preset", babilong.PRESETS)

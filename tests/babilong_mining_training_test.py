@@ -18,13 +18,7 @@ from armt_jax.training.interruption import Interrupted
 from tests.babilong_experiment_test import tiny
 from tests.resume_test import stop, train
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
-
-@pytest.fixture(autouse=True)
-def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
-    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("compile_once", "without_data")
 
 
 def mining(folder: Path) -> BabilongExperiment:

@@ -19,11 +19,7 @@ from experiments import babilong_gates, babilong_retention, evaluate
 from tests.reading.cases import make_run
 from tests.reading.language_model_test import make_run as make_language_model
 
-
-@pytest.fixture(autouse=True)
-def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
-    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("without_data")
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,13 @@ def _forget_programs() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture
+def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """No folder of data, and nothing kept from earlier runs: what is built in is used."""
+    monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
+    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
     """The folder of real data that ``ARMT_DATA_DIR`` names; the test skips where there is none."""

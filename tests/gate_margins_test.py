@@ -25,6 +25,7 @@ from tests.reading.cases import make_run
 from tests.small_models import lively_params, segments_of, small_model
 from tests.tasks.babilong.stories import small_books
 
+pytestmark = pytest.mark.usefixtures("without_data")
 SIZE = 32
 BOOKS = small_books()
 
@@ -100,12 +101,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent / "exported"
 
 
-@pytest.fixture(autouse=True)
-def without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("ARMT_DATA_DIR", raising=False)
-    monkeypatch.setenv("ARMT_CACHE_DIR", str(tmp_path / "cache"))
-
-
 def call(*arguments: object) -> None:
     with flagsaver.flagsaver():
         calibrate_gates.main(["calibrate_gates", *map(str, arguments)])
@@ -114,15 +109,31 @@ def call(*arguments: object) -> None:
 def test_the_command_measures_and_writes(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ("--noise_segments=64", "--fact_contexts=3", "--length=300")
+    few = (
+        "--searched_segments=64",
+        "--fact_contexts=3",
+        "--context_length=300",
+        f"--out={tmp_path}",
+    )
     call(f"--checkpoint={exported}", *few)
     before = _rows(capsys.readouterr().out)
+    (path,) = tmp_path.glob("*/evaluation/gate_margins.json")
+    content = json.loads(path.read_text())
+    assert (content["schema"], content["step"]) == ("armt_jax.gate_margins", 7)
+    for row, shown in zip(content["rows"], before, strict=True):
+        assert shown[1:4] == [
+            f"{100 * row['written']:.1f}",
+            f"{100 * row['whole']:.1f}",
+            f"{row['opened']} of {row['searched']}",
+        ]
+    assert len(content["facts"]) >= 3
+    assert content["facts"] == sorted(content["facts"])
     assert [row[0] for row in before] == ["0", "2", "4", "6", "8", "10", "12"]
     assert all(row[3].endswith("of 64") for row in before)
     once, twice = tmp_path / "once", tmp_path / "twice"
-    call(f"--checkpoint={exported}", "--raise_by=-4", f"--out={once}")
+    call(f"--checkpoint={exported}", "--raise_by=-4", f"--save={once}")
     assert "gates open -4 later than trained" in capsys.readouterr().out
-    call(f"--checkpoint={once}", "--raise_by=2", f"--out={twice}")
+    call(f"--checkpoint={once}", "--raise_by=2", f"--save={twice}")
     assert "gates open -2 later than trained" in capsys.readouterr().out
     abouts = [json.loads((folder / "config.json").read_text()) for folder in (exported, twice)]
     changed = {key for key in abouts[1] if abouts[1][key] != abouts[0].get(key)}
@@ -149,13 +160,14 @@ def _rows(printed: str) -> list[list[str]]:
 def test_wrong_flags_are_refused(exported: Path, tmp_path: Path) -> None:
     given = f"--checkpoint={exported}"
     for arguments, message in (
-        ((), "--checkpoint: must name a folder"),
-        ((given, "--raise_by=1"), "--raise_by and --out: go together"),
-        ((given, f"--out={tmp_path / 'x'}"), "--raise_by and --out: go together"),
-        ((given, "--raise_by=1", f"--out={exported}"), "must be new or empty"),
-        ((given, "--length=9"), "--length = '9': must be a segment of"),
+        ((), "--workdir or --checkpoint: one of them must name a folder"),
+        (("--raise_by=1", "--save=x"), "--checkpoint: must name a folder"),
+        ((given, "--raise_by=1"), "--raise_by and --save: go together"),
+        ((given, f"--save={tmp_path / 'x'}"), "--raise_by and --save: go together"),
+        ((given, "--raise_by=1", f"--save={exported}"), "must be new or empty"),
+        ((given, f"--out={tmp_path / 'out'}", "--context_length=9"), "'9': must be a segment of"),
         ((f"--checkpoint={tmp_path / 'none'}",), "there is no such folder"),
     ):
         with pytest.raises(ConfigError, match=message):
             call(*arguments)
-    assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "out"}
