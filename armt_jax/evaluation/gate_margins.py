@@ -3,8 +3,7 @@
 A hard gate is shut below one logit and wide open above another. Training stops pushing once facts
 are above the one and noise below the other, on what it has seen; where between them the border lies
 is left to chance. Facts, and far more noise than a loss sees, show how much room there is on either
-side, and the border is moved after training: ``W_mb``'s bias of every layer, by one number. Noise
-that is written is what a memory forgets by.
+side, and the border can be moved after training: ``W_mb``'s bias of every layer, by one number.
 """
 
 from __future__ import annotations
