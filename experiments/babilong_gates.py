@@ -10,32 +10,28 @@ into the ``evaluation`` folder of the run.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
 from armt_jax.config import BabilongExperiment, ConfigError
 from armt_jax.evaluation.gate_statistics import GateRow, gate_statistics
-from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.models import ARMT, create_model
 from armt_jax.recurrence.segmenting import count_overlapping
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
 from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
 from experiments import errors
-from experiments.babilong_report import FOLDER, reading_progress
+from experiments.babilong_report import reading_progress
 from experiments.command_line import parse_flags
+from experiments.measurements import print_table, write_measurement
 from experiments.restoring import babilong_model
-from experiments.retrieval_report import model_name
 from experiments.shared_flags import SAMPLES
 
-SCHEMA = "armt_jax.gates"
-SCHEMA_VERSION = 1
+SCHEMA = ("armt_jax.gates", 1)
 FILE_NAME = "gates.json"
 # Of no other samples.
 _STREAM = 2**63 + 13
@@ -62,22 +58,12 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"--samples = {contexts}: must be at least 1")
     rows, texts = _look(config, model, params, contexts)
     content = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "task": config.task.task,
-        "model": model_name(config),
-        "rule": config.model.memory_rule,
-        "seed": config.seed,
-        "step": step,
         "length": _LENGTH.value,
         "contexts": contexts,
-        "commit": git_commit(),
         "rows": [dataclasses.asdict(row) for row in rows],
         "texts": texts,
     }
-    folder = Path(config.workdir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    write_measurement(config, step, SCHEMA, FILE_NAME, content)
     _print(rows, f"{config.name}, step {step:,}: what opens the write gates")
     for text in texts:
         line = f"gate {text['gate']:.2f}, layer {text['layer']}: {text['text']!r}"
@@ -113,21 +99,20 @@ def _look(
 
 
 def _print(rows: Sequence[GateRow], title: str) -> None:
-    table = Table(title=title)
-    for header in ("layer", "segments", "number", "a gate open, %", "mean gate", "gamma", "|A|"):
-        table.add_column(header, justify="right")
-    for row in rows:
-        share = 100 * row.opened / row.segments if row.segments else 0.0
-        table.add_row(
+    headers = ("layer", "segments", "number", "a gate open, %", "mean gate", "gamma", "|A|")
+    lines = (
+        (
             str(row.layer),
             row.kind,
             f"{row.segments:,}",
-            f"{share:.4g}",
+            f"{100 * row.opened / row.segments if row.segments else 0.0:.4g}",
             f"{row.gate:.2e}",
             "-" if row.gamma is None else f"{row.gamma:.2e}",
             f"{row.size:.3g}",
         )
-    Console().print(table)
+        for row in rows
+    )
+    print_table(title, headers, lines)
 
 
 if __name__ == "__main__":

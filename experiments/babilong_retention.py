@@ -13,17 +13,13 @@ command.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
 from armt_jax.config import BabilongExperiment
-from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.evaluation.retention import Retained, make_stories, measure_retention
 from armt_jax.models import create_model
 from armt_jax.streaming import fast_reader
@@ -32,11 +28,10 @@ from armt_jax.tasks.babilong.questions import evaluation_questions
 from experiments import errors
 from experiments.babilong_report import FOLDER, reading_progress
 from experiments.command_line import numbers, parse_flags
+from experiments.measurements import print_table, write_measurement
 from experiments.restoring import babilong_model
-from experiments.retrieval_report import model_name
 
-SCHEMA = "armt_jax.retention"
-SCHEMA_VERSION = 1
+SCHEMA = ("armt_jax.retention", 1)
 FILE_NAME = "retention.json"
 
 for _name in ("workdir", "step", "checkpoint", "out"):  # named by --help
@@ -53,22 +48,13 @@ def main(argv: list[str]) -> None:
     segments = numbers("noise_after", _SEGMENTS.value)
     config, params, step = babilong_model()
     rows = _measure(config, params, step, segments)
-    about = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "task": config.task.task,
-        "model": model_name(config),
-        "rule": config.model.memory_rule,
-        "seed": config.seed,
-        "step": step,
+    content = {
         "segment_size": config.task.segment_size,
         "segment_overlap": config.task.segment_overlap,
         "contexts": _CONTEXTS.value,
-        "commit": git_commit(),
+        "rows": [dataclasses.asdict(row) for row in rows],
     }
-    content = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
-    path = Path(config.workdir) / FOLDER / FILE_NAME
-    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_measurement(config, step, SCHEMA, FILE_NAME, content)
     _print(rows, f"{config.name}, step {step:,}: facts kept through noise")
 
 
@@ -112,19 +98,20 @@ def _measure(
 
 
 def _print(rows: Sequence[Retained], title: str) -> None:
-    table = Table(title=title)
-    for header in ("noise segments", "kept", "share, % [95 % CI]", "loss per segment", "at most"):
-        table.add_column(header, justify="right")
+    headers = ("noise segments", "kept", "share, % [95 % CI]", "loss per segment", "at most")
+    lines = []
     for row in rows:
         share = f"{100 * row.kept / row.known:.1f}"
         rates = (row.loss_per_segment, row.loss_per_segment_high)
-        table.add_row(
-            f"{row.segments:,}",
-            f"{row.kept} of {row.known}",
-            f"{share} [{100 * row.kept_low:.1f}, {100 * row.kept_high:.1f}]",
-            *("-" if rate is None else f"{rate:.1e}" for rate in rates),
+        lines.append(
+            (
+                f"{row.segments:,}",
+                f"{row.kept} of {row.known}",
+                f"{share} [{100 * row.kept_low:.1f}, {100 * row.kept_high:.1f}]",
+                *("-" if rate is None else f"{rate:.1e}" for rate in rates),
+            )
         )
-    Console().print(table)
+    print_table(title, headers, lines)
 
 
 if __name__ == "__main__":

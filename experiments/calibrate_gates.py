@@ -12,15 +12,12 @@ noise, and writes ``gate_margins.json`` into the ``evaluation`` folder of the ru
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
 from armt_jax.config import BabilongExperiment, ConfigError
 from armt_jax.evaluation.gate_margins import (
@@ -30,24 +27,21 @@ from armt_jax.evaluation.gate_margins import (
     fact_logits,
     raise_border,
 )
-from armt_jax.evaluation.results import atomic_write, git_commit
 from armt_jax.interop.weights import read_json
 from armt_jax.models import ARMT, create_model
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.reading import load_reading_model, save_changed_checkpoint
 from armt_jax.reading.checkpoint_folder import CONFIG
-from armt_jax.tasks.babilong.mining import mine
+from armt_jax.tasks.babilong.mining import read_noise
 from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
 from armt_jax.tasks.babilong.stage_data import babilong_data
 from experiments import errors
-from experiments.babilong_report import FOLDER
 from experiments.command_line import parse_flags
+from experiments.measurements import print_table, write_measurement
 from experiments.restoring import babilong_model
-from experiments.retrieval_report import model_name
 from experiments.shared_flags import CHECKPOINT
 
-SCHEMA = "armt_jax.gate_margins"
-SCHEMA_VERSION = 1
+SCHEMA = ("armt_jax.gate_margins", 1)
 FILE_NAME = "gate_margins.json"
 RAISED = "gates_raised_by"
 # Of no other samples.
@@ -60,7 +54,7 @@ for _name in ("workdir", "step", "checkpoint", "out"):  # named by --help
 
 _RAISE = flags.DEFINE_float("raise_by", None, "Write --save, with gates that open so much later.")
 _SAVE = flags.DEFINE_string("save", None, "New folder for the checkpoint with other gates.")
-_NOISE = flags.DEFINE_integer("searched_segments", 100_000, "Segments of noise to read.", 1)
+_NOISE = flags.DEFINE_integer("searched_segments", 100_000, "Segments of noise, or a few more.", 1)
 _STORIES = flags.DEFINE_integer("fact_contexts", 200, "Contexts with facts to read.", 1)
 _LENGTH = flags.DEFINE_string("context_length", "1k", "Tokens of such a context.")
 
@@ -77,23 +71,13 @@ def main(argv: list[str]) -> None:
     model = _with_hard_gates(create_model(config.model))
     margins = _measure(config, model, params)
     rows = [margins.row(model, height) for height in _HEIGHTS]
-    facts, noise = np.sort(margins.facts), margins.noise[:_LISTED]
+    facts, noise = np.sort(margins.facts), -np.sort(-margins.noise)[:_LISTED]
     content = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "task": config.task.task,
-        "model": model_name(config),
-        "rule": config.model.memory_rule,
-        "seed": config.seed,
-        "step": step,
-        "commit": git_commit(),
         "rows": [row._asdict() for row in rows],
         "facts": facts.tolist(),
         "noise": noise.tolist(),
     }
-    path = Path(config.workdir) / FOLDER / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_measurement(config, step, SCHEMA, FILE_NAME, content)
     _print(rows, f"{config.name}, step {step:,}: gates that open later")
     lowest, highest = (", ".join(f"{one:.1f}" for one in some[:5]) for some in (facts, noise))
     print(f"lowest logits of {facts.size:,} facts: {lowest}; highest of noise: {highest}")
@@ -135,23 +119,23 @@ def _measure(config: BabilongExperiment, model: ARMT, params: Params) -> GateMar
         question = maker.questions.question(int(rng.integers(maker.questions.num_questions)))
         samples.append(build_sample(maker.books, question, tokens, rng))
     facts = fact_logits(model, params, samples, size, config.task.segment_overlap)
-    mined = mine(model, params, maker, _NOISE.value, _STREAM)
-    return GateMargins(facts, mined.logits, _NOISE.value)
+    noise = [read[1] for read in read_noise(model, params, maker, _NOISE.value, _STREAM)]
+    return GateMargins(facts, np.concatenate(noise))
 
 
 def _print(rows: Sequence[MarginRow], title: str) -> None:
-    table = Table(title=title)
-    for header in ("later by", "facts written, %", "wholly, %", "noise written", "a segment"):
-        table.add_column(header, justify="right")
-    for row in rows:
-        table.add_row(
+    headers = ("later by", "facts written, %", "wholly, %", "noise written", "a segment")
+    lines = (
+        (
             f"{row.raised:g}",
             f"{100 * row.written:.1f}",
             f"{100 * row.whole:.1f}",
             f"{row.opened:,} of {row.searched:,}",
             f"{row.opened / row.searched:.1e}",
         )
-    Console().print(table)
+        for row in rows
+    )
+    print_table(title, headers, lines)
 
 
 if __name__ == "__main__":

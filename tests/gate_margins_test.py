@@ -70,10 +70,10 @@ def test_logits_of_facts_are_those_of_a_loop(
 
 def test_a_border_does_what_the_row_says() -> None:
     model, _ = hard()
-    margins = GateMargins(np.array([-3.0, 0.0, 5.0, 9.0]), np.array([1.0, -2.0, -30.0]), 1000)
-    assert margins.row(model, 0.0) == (0.0, 0.75, 0.5, 2, 1000)
-    assert margins.row(model, 4.0) == (4.0, 0.5, 0.25, 0, 1000)
-    assert margins.row(model, -2.0) == (-2.0, 1.0, 0.5, 2, 1000)
+    margins = GateMargins(np.array([-3.0, 0.0, 5.0, 9.0]), np.array([1.0, -2.0, -30.0]))
+    assert margins.row(model, 0.0) == (0.0, 0.75, 0.5, 2, 3)
+    assert margins.row(model, 4.0) == (4.0, 0.5, 0.25, 0, 3)
+    assert margins.row(model, -2.0) == (-2.0, 1.0, 0.5, 2, 3)
 
 
 def test_a_raised_border_is_a_logit_that_much_lower_and_nothing_else() -> None:
@@ -91,6 +91,11 @@ def test_a_raised_border_is_a_logit_that_much_lower_and_nothing_else() -> None:
         raise_border(model, params, float("nan"))
     with pytest.raises(ConfigError, match="'armt': its gates are sigmoids"):
         raise_border(*hard("armt"), 1.0)
+
+
+def test_contexts_without_a_whole_fact_are_refused() -> None:
+    with pytest.raises(ConfigError, match="segment_size = 8: no fact of 4 contexts stands whole"):
+        fact_logits(*hard(), samples(120), 8)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +131,9 @@ def test_the_command_measures_and_writes(
             f"{100 * row['whole']:.1f}",
             f"{row['opened']} of {row['searched']}",
         ]
+    # Every segment counts, not only the highest: the lowest border opens for more of them.
+    assert content["noise"] == sorted(content["noise"], reverse=True)
+    assert len(content["noise"]) == 64
     assert len(content["facts"]) >= 3
     assert content["facts"] == sorted(content["facts"])
     assert [row[0] for row in before] == ["0", "2", "4", "6", "8", "10", "12"]

@@ -49,13 +49,11 @@ class GateMargins:
 
     Attributes:
       facts: ``[n]``, of every fact, see ``fact_logits``.
-      noise: ``[k]``, the highest of ``searched`` segments of noise.
-      searched: how many there were.
+      noise: ``[k]``, of segments of noise.
     """
 
     facts: np.ndarray
     noise: np.ndarray
-    searched: int
 
     def row(self, model: ARMT, raised: float) -> MarginRow:
         """What ``model``'s gates would do with a border that is higher by ``raised``."""
@@ -68,7 +66,7 @@ class GateMargins:
             float(np.mean(facts > OPEN)),
             float(np.mean(facts > 1 - OPEN)),
             int(np.sum(noise > OPEN)),
-            self.searched,
+            self.noise.size,
         )
 
 
@@ -96,6 +94,9 @@ def fact_logits(
 
     Contexts of one length are read side by side, from an empty memory on. Of a fact that stands
     whole in two segments, which overlap, it is the higher one: either may write it.
+
+    Raises:
+      ConfigError: contexts without a fact that stands whole in a segment.
     """
     stride = segment_size - segment_overlap
     count = count_overlapping(samples[0].num_tokens, segment_size, segment_overlap)
@@ -116,6 +117,11 @@ def fact_logits(
         for first, stop in sample.fact_spans:
             whole = logits[(starts <= first) & (stop <= starts + segment_size)]
             found += [whole.max()] if whole.size else []
+    if not found:
+        raise ConfigError(
+            f"segment_size = {segment_size}: no fact of {len(samples)} contexts stands whole in a "
+            "segment; must be longer, or the contexts more"
+        )
     return np.asarray(found, np.float32)
 
 

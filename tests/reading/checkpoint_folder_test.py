@@ -13,7 +13,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from armt_jax import ConfigError
-from armt_jax.reading import Memory, PlainForm, load_reading_model, save_checkpoint
+from armt_jax.reading import (
+    Memory,
+    PlainForm,
+    load_reading_model,
+    save_changed_checkpoint,
+    save_checkpoint,
+)
 from armt_jax.training.checkpoints import CheckpointError
 from armt_jax.training.workdir import Workdir
 from tests.config_values import changed, retrieval
@@ -52,6 +58,36 @@ def test_an_exported_folder_is_the_run(run_folder: Path, exported: Path) -> None
     assert sum(a.size for a in arrays.values()) == sum(
         leaf.size for leaf in jax.tree.leaves(trained.params)
     )
+
+
+def test_changed_parameters_are_a_folder_with_the_rest_as_it_was(
+    exported: Path, tmp_path: Path
+) -> None:
+    before = load_reading_model(exported)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, before.params)
+    save_changed_checkpoint(tmp_path / "new", exported, doubled, {"doubled": True})
+    after = load_reading_model(tmp_path / "new")
+    assert bits(after.params) == bits(doubled)
+    assert (after.model.config, after.form.fingerprint) == (
+        before.model.config,
+        before.form.fingerprint,
+    )
+    old, new = (
+        json.loads((path / "config.json").read_text()) for path in (exported, tmp_path / "new")
+    )
+    assert new.pop("doubled")
+    assert new.pop("parameters") == after.parameters_digest != old.pop("parameters")
+    assert new == old
+
+
+def test_parameters_of_another_model_are_refused(exported: Path, tmp_path: Path) -> None:
+    params = load_reading_model(exported).params
+    wider = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), params)
+    fewer = {name: params[name] for name in sorted(params)[1:]}
+    for other in (wider, fewer):
+        with pytest.raises(ConfigError, match=r"params: must be of the model of .*small'"):
+            save_changed_checkpoint(tmp_path / "new", exported, other, {})
+    assert not (tmp_path / "new").exists()
 
 
 def test_steps_of_a_run(run_folder: Path, tmp_path: Path) -> None:

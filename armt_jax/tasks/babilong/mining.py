@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +92,36 @@ def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: i
       searched: segments of noise.
       key: names the stream that stories and noise are drawn from.
     """
+    windows, logits = np.zeros((0, 2 * maker.segment_size), np.int32), np.zeros(0, np.float32)
+    opened, total, kept = 0, 0, max(1, searched // KEPT)
+    for found, widest, gates in read_noise(model, params, maker, searched, key):
+        opened, total = opened + int(np.sum(gates > OPEN)), total + widest.size
+        windows, logits = np.concatenate([windows, found]), np.append(logits, widest)
+        best = np.argsort(-logits, kind="stable")[:kept]
+        windows, logits = windows[best], logits[best]
+    return MinedNoise(windows, opened / total, logits)
+
+
+def read_noise(
+    model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Windows as in ``MinedNoise``, highest logits and widest gates of segments, in pieces.
+
+    Arguments as of ``mine``.
+    """
     stories = min(_STORIES, searched)
     count = min(_SEGMENTS, -(-searched // stories))
     each, size = stories * count, maker.segment_size
     params = jax.device_put(params)
     state = _after_stories(model, params, maker, stories, key)
     read = jax.jit(lambda params, state, tokens: _widest(model, params, state, tokens))
-    windows, logits = np.zeros((0, 2 * size), np.int32), np.zeros(0, np.float32)
-    opened, calls, kept = 0, -(-searched // each), max(1, searched // KEPT)
-    for call in range(calls):
+    for call in range(-(-searched // each)):
         rng = sample_rng(key, stories + call)
         tokens = draw_passage(maker.books, (each + 1) * size, rng).read(0, (each + 1) * size)
         found = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.int32), 2 * size)[::size]
         middle = found[:, size // 2 : size // 2 + size].reshape(count, stories, size)
         widest, gates = jax.device_get(read(params, state, middle))
-        opened += int(np.sum(gates > OPEN))
-        windows, logits = np.concatenate([windows, found]), np.append(logits, widest.ravel())
-        best = np.argsort(-logits, kind="stable")[:kept]
-        windows, logits = windows[best], logits[best]
-    return MinedNoise(windows, opened / (calls * each), logits)
+        yield found, widest.ravel(), gates.ravel()
 
 
 def _after_stories(model: ARMT, params: Params, maker: ExampleMaker, stories: int, key: int) -> Any:
