@@ -33,6 +33,8 @@ from experiments.restoring import babilong_model
 
 SCHEMA = ("armt_jax.retention", 1)
 FILE_NAME = "retention.json"
+# Wrong answers that are printed; the file has all of them.
+_LISTED = 10
 
 for _name in ("workdir", "step", "checkpoint", "out"):  # named by --help
     flags.declare_key_flag(_name)
@@ -56,6 +58,9 @@ def main(argv: list[str]) -> None:
     }
     write_measurement(config, step, SCHEMA, FILE_NAME, content)
     _print(rows, f"{config.name}, step {step:,}: facts kept through noise")
+    for one in rows[-1].lost[:_LISTED]:
+        times = "once" if one.times == 1 else f"{one.times} times"
+        print(f"lost: {one.question} {times} {one.answer!r}")
 
 
 def _measure(

@@ -119,7 +119,7 @@ def _measure(config: BabilongExperiment, model: ARMT, params: Params) -> GateMar
         question = maker.questions.question(int(rng.integers(maker.questions.num_questions)))
         samples.append(build_sample(maker.books, question, tokens, rng))
     facts = fact_logits(model, params, samples, size, config.task.segment_overlap)
-    noise = [read[1] for read in read_noise(model, params, maker, _NOISE.value, _STREAM)]
+    noise = [read.logits for read in read_noise(model, params, maker, _NOISE.value, _STREAM)]
     return GateMargins(facts, np.concatenate(noise))
 
 

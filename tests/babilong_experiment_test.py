@@ -86,6 +86,8 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "drift_weight", [0.1, 0.1], r"drift_weight\[0\] = 0.1: must be 0, or"),
         ("curriculum", "noise_choices", [1, 0], r"noise_choices\[1\] = 0: must be at least 1"),
         ("curriculum", "noise_choices", [2, 1], r"noise_choices\[0\] = 2: must be 1 with"),
+        ("curriculum", "noise_planted", [0.0, 1.5], r"noise_planted\[1\] = 1.5: must be from 0"),
+        ("curriculum", "noise_planted", [0.5, 0.5], r"noise_planted\[0\] = 0.5: must be 0 with"),
         ("curriculum", "noise_mined", [0, -1], r"noise_mined\[1\] = -1: must be 0 or more"),
         ("curriculum", "noise_mined", [8, 8], r"noise_mined\[0\] = 8: must be 0 with"),
         ("curriculum", "gate_weight", [0.0, -0.1], r"gate_weight\[1\] = -0.1: must be 0, or"),
@@ -117,10 +119,13 @@ def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     assert first.label == "qa1, 2 segments of 48 tokens, at most 2 facts, up to 2 in each"
     assert second.label == ("qa1, 4 segments of 48 tokens, up to 2 of noise before and 3 behind")
     assert first.data.maker.noise_choices == 1
+    assert first.data.maker.planter is None
     assert isinstance(second.data, BabilongData)
     for maker in (second.data.maker, second.data.validation_maker):
         assert maker.noise_choices == 4
         assert maker.likeness is not None
+        assert maker.planter is not None
+        assert maker.planter.share == 0.5
     assert (second.data.scoring.drift_weight, second.data.scoring.gate_weight) == (0.1, 0.1)
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
     stream = first.data.stream(0, 16, **place)

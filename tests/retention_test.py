@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,20 @@ def test_facts_count_that_were_known_and_still_are(
     rows = list(measure())
     assert [(row.segments, row.known) for row in rows] == [(0, known), (1, known), (6, known)]
     assert (rows[0].kept, rows[2].kept) == (known, expected)
+    assert rows[0].lost == ()
+    lost = collections.Counter(
+        (question, said)
+        for one, row in zip(asked, later, strict=True)
+        for question, right, said in list(zip(one.questions, one.targets, row, strict=True))[1:]
+        if said != right
+    )
+    assert {(one.question, one.answer): one.times for one in rows[2].lost} == lost
+    times = [one.times for one in rows[2].lost]
+    assert times == sorted(times, reverse=True)
+    assert sum(times) == known - expected > 0
+    assert list(measure()) == rows
+    notes = file.with_suffix(".json")
+    notes.write_text(json.dumps({"0": [[True]]}))  # as an earlier version wrote it
     assert list(measure()) == rows
 
 
@@ -152,14 +168,14 @@ def test_a_stopped_measurement_goes_on(
         )
 
     whole = rows("whole")
-    ask = retention._right
+    ask = retention._answers
 
     def stop_at_six(*args: Any) -> Any:
         if heard[-1] == 16 * SIZE:
             raise KeyboardInterrupt
         return ask(*args)
 
-    monkeypatch.setattr(retention, "_right", stop_at_six)
+    monkeypatch.setattr(retention, "_answers", stop_at_six)
     heard.clear()
     with pytest.raises(KeyboardInterrupt):
         rows("stopped")

@@ -19,6 +19,7 @@ LENGTH = re.compile(r"(\d+)([kM]?)")  # of ``tasks.babilong.sample.tokens_of_len
 _LATER: dict[str, Any] = {
     "drift_weight": 0.0,
     "noise_choices": 1,
+    "noise_planted": 0.0,
     "gate_weight": 0.0,
     "noise_mined": 0,
 }
@@ -95,7 +96,9 @@ class BabilongCurriculum:
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
-    behind is the likest to facts of 1 to ``noise_choices`` random ones; every other one is instead
+    behind is the likest to facts of 1 to ``noise_choices`` random ones; in a share
+    ``noise_planted`` of them words of facts are planted (``tasks/babilong/planting.py``), and in
+    as many of those that are searched for mining; every other one is instead
     among those that open the write gates widest of ``noise_mined`` (0: none are sought), which the
     model reads when the stage begins (``tasks/babilong/mining.py``). ``drift_weight``
     times the relative change that those behind make in the memory is added to the loss, and
@@ -113,6 +116,7 @@ class BabilongCurriculum:
     noise_before: tuple[int, ...]
     noise_behind: tuple[int, ...]
     noise_choices: tuple[int, ...]
+    noise_planted: tuple[float, ...]
     noise_mined: tuple[int, ...]
     drift_weight: tuple[float, ...]
     gate_weight: tuple[float, ...]
@@ -169,7 +173,7 @@ class BabilongCurriculum:
                 f"must be 0, or positive with curriculum.noise_behind[{index}] (= {behind}) above "
                 "0",
             )
-        for name, none in (("noise_choices", 1), ("noise_mined", 0)):
+        for name, none in (("noise_choices", 1), ("noise_planted", 0), ("noise_mined", 0)):
             value = getattr(self, name)[index]
             require(
                 value == none or behind > 0,
@@ -177,8 +181,10 @@ class BabilongCurriculum:
                 value,
                 f"must be {none} with curriculum.noise_behind[{index}] = 0: nothing to choose",
             )
-        noise, target = self.noise[index], self.target[index]
-        require(0 <= noise <= 1, f"curriculum.noise[{index}]", noise, "must be from 0 to 1")
+        for name in ("noise", "noise_planted"):
+            share = getattr(self, name)[index]
+            require(0 <= share <= 1, f"curriculum.{name}[{index}]", share, "must be from 0 to 1")
+        target = self.target[index]
         require(target > 0, f"curriculum.target[{index}]", target, "must be positive")
 
     @property

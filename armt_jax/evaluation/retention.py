@@ -7,6 +7,7 @@ is which of the facts that were known right after they were told are still known
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -38,6 +39,19 @@ _STREAM = 2**63 + 7
 
 
 @dataclasses.dataclass(frozen=True)
+class Lost:
+    """One wrong answer to what was known: the question, and how many contexts gave it.
+
+    Where facts of many contexts are lost to one answer, a passage of the noise told it: contexts
+    that read for long meet the same ones, and the intervals of ``Retained`` are too narrow then.
+    """
+
+    question: str
+    answer: str
+    times: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Retained:
     """What was still known after so many segments without a fact.
 
@@ -49,6 +63,7 @@ class Retained:
       loss_per_segment: ``1 - (kept / known)^(1 / segments)``, 0 where none was lost; None at 0
         segments, or where all were.
       loss_per_segment_high: the same at the lower end of the interval.
+      lost: what is said instead of the others, the most frequent first.
     """
 
     segments: int
@@ -58,9 +73,10 @@ class Retained:
     kept_high: float
     loss_per_segment: float | None
     loss_per_segment_high: float | None
+    lost: tuple[Lost, ...] = ()
 
 
-def retained(segments: int, known: int, kept: int) -> Retained:
+def retained(segments: int, known: int, kept: int, lost: Sequence[Lost] = ()) -> Retained:
     """A row of the table.
 
     Raises:
@@ -72,7 +88,7 @@ def retained(segments: int, known: int, kept: int) -> Retained:
         raise ConfigError(f"kept = {kept}: must be at most known = {known}")
     low, high = wilson_interval(kept, known)
     rates = (_loss_rate(kept / known, segments), _loss_rate(low, segments))
-    return Retained(segments, known, kept, low, high, *rates)
+    return Retained(segments, known, kept, low, high, *rates, tuple(lost))
 
 
 def _loss_rate(share: float, segments: int) -> float | None:
@@ -101,10 +117,11 @@ class StoryThenNoise:
 
 
 class Asked(NamedTuple):
-    """What is asked of one context: prompts int32 ``[t]``, and the right answers as text."""
+    """What is asked of one context: prompts int32 ``[t]``, right answers, questions as text."""
 
     prompts: list[np.ndarray]
     targets: list[str]
+    questions: list[str]
 
 
 def make_stories(
@@ -141,7 +158,8 @@ def make_stories(
         noise = draw_passage(books, noise_tokens, sample_rng(_STREAM, 2 * index + 1))
         made.append(StoryThenNoise(story, noise))
         prompts = [make_query(tokenizer, *one).prompt for one in right]
-        asked.append(Asked(prompts, [one.answer for one in right]))
+        texts = [one.question.strip() for one in right]
+        asked.append(Asked(prompts, [one.answer for one in right], texts))
     if len(made) < contexts:
         raise ConfigError(
             f"contexts = {contexts}: must be at most {len(made)}, the stories of at most "
@@ -166,7 +184,7 @@ def measure_retention(
       tokenizer: of the contexts.
       contexts, asked: from ``make_stories``.
       segments: numbers of noise segments, ascending; 0 is always asked first.
-      file: keeps the half-read contexts (``.safetensors``) and what was known (``.json``), so that
+      file: keeps the half-read contexts (``.safetensors``) and what was said (``.json``), so that
         a stopped measurement goes on. The caller names it after what is read.
       on_block: is called with the tokens read so far of each context.
 
@@ -180,34 +198,42 @@ def measure_retention(
     if (told - overlap) % size or told + places[-1] * size > contexts[0].num_tokens:
         raise ConfigError(f"segments = {places[-1]}: is more than the contexts have")
     notes, snapshot = file.with_suffix(".json"), file.with_suffix(".safetensors")
-    found: dict[str, list[list[bool]]] = json.loads(notes.read_text()) if notes.is_file() else {}
-    state = load_stream(snapshot, reader) if found and snapshot.is_file() else None
+    said: dict[str, list[list[str]]] = {}
+    if notes.is_file():  # one of an earlier version has no answers, and is read anew
+        said = json.loads(notes.read_text()).get("answers", said)
+    state = load_stream(snapshot, reader) if said and snapshot.is_file() else None
     if state is None:
-        found, state = {}, reader.start(len(contexts))
+        said, state = {}, reader.start(len(contexts))
     for place in places:
-        if str(place) not in found:
+        if str(place) not in said:
             stop = told + place * size
             state = read_on(reader, state, contexts, stop, on_block=on_block, snapshot=snapshot)
-            found[str(place)] = _right(reader, tokenizer, reader.finish(state), asked)
+            said[str(place)] = _answers(reader, tokenizer, reader.finish(state), asked)
             # In this order: what was asked of a memory that is not kept is asked again.
             save_stream(snapshot, reader, state)
-            atomic_write(notes, json.dumps(found).encode())
-        yield _row(place, found["0"], found[str(place)])
+            atomic_write(notes, json.dumps({"answers": said}).encode())
+        yield _row(place, said["0"], said[str(place)], asked)
 
 
-def _row(segments: int, at_first: list[list[bool]], now: list[list[bool]]) -> Retained:
-    pairs = [
-        pair
-        for first, later in zip(at_first, now, strict=True)
-        for pair in zip(first, later, strict=True)
-    ]
-    known = sum(first for first, _ in pairs)
-    return retained(segments, known, sum(first and later for first, later in pairs))
+def _row(
+    segments: int, at_first: list[list[str]], now: list[list[str]], asked: Sequence[Asked]
+) -> Retained:
+    known, lost = 0, collections.Counter[tuple[str, str]]()
+    for first, later, one in zip(at_first, now, asked, strict=True):
+        for *answers, target, question in zip(
+            first, later, one.targets, one.questions, strict=True
+        ):
+            if strict_match(answers[0], target):
+                known += 1
+                if not strict_match(answers[1], target):
+                    lost[question, answers[1]] += 1
+    said = [Lost(*what, times) for what, times in lost.most_common()]
+    return retained(segments, known, known - lost.total(), said)
 
 
-def _right(
+def _answers(
     reader: StreamReader, tokenizer: BabilongTokenizer, memory: State, asked: Sequence[Asked]
-) -> list[list[bool]]:
+) -> list[list[str]]:
     outputs = answer_prompts(
         reader.model,
         reader.params,
@@ -216,10 +242,4 @@ def _right(
         max_new_tokens=ANSWER_TOKENS,
         stop_token=tokenizer.end_id,
     )
-    return [
-        [
-            strict_match(tokenizer.decode_answer(ids), target)
-            for ids, target in zip(row, one.targets, strict=True)
-        ]
-        for row, one in zip(outputs, asked, strict=True)
-    ]
+    return [[tokenizer.decode_answer(ids) for ids in row] for row in outputs]

@@ -29,6 +29,7 @@ from armt_jax.tasks.babilong.events import SIMULATED_TASKS
 from armt_jax.tasks.babilong.invented import fact_counts, invented_moves
 from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.noise import TokenisedBooks
+from armt_jax.tasks.babilong.planting import Planter
 from armt_jax.tasks.babilong.questions import QuestionSource
 from armt_jax.tasks.babilong.sample import (
     RESERVED_TOKENS,
@@ -98,6 +99,7 @@ class ExampleMaker:
       noise_before, noise_behind: segments more of forked contexts, in front and behind, of which
         a random number holds noise and the others are padding.
       likeness, noise_choices: each segment behind is chosen among so many at most (``surround``).
+      planter: plants words of facts in some segments behind.
       mined: noise that every other segment behind is taken from.
       overlap: tokens that a segment repeats of the one before, where facts stand anywhere; the
         sequence has none.
@@ -122,6 +124,7 @@ class ExampleMaker:
     noise_behind: int = 0
     likeness: FactLikeness | None = None
     noise_choices: int = 1
+    planter: Planter | None = None
     mined: HardNoise | None = None
     overlap: int = 0
 
@@ -157,6 +160,7 @@ class ExampleMaker:
             ),
             likeness=self.likeness,
             choices=self.noise_choices,
+            planter=self.planter,
             mined=self.mined,
             overlap=self.overlap,
         )

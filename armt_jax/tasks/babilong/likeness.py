@@ -26,19 +26,25 @@ class FactLikeness:
 
     A token of facts weighs ``log(p / q)``: its share of their tokens, over that of noise (with one
     more of each there, so that none is 0); those that noise has more often weigh nothing.
+
+    Attributes:
+      weights: float64 ``[vocabulary]``.
+      facts: the ids of each fact of the stories that were looked at, int64 ``[t]``.
+      begins_word: bool ``[vocabulary]``: tokens that begin with white space.
     """
 
     def __init__(self, questions: QuestionSource, books: TokenisedBooks) -> None:
         tokenizer = books.tokenizer
         rng = sample_rng(_STREAM, 0)
         noise = draw_passage(books, _NOISE_TOKENS, rng).read(0, _NOISE_TOKENS)
-        told = [
-            ids
+        self.facts = [
+            np.asarray(ids, np.int64)
             for index in range(min(questions.num_questions, _STORIES))
             for ids in tokenizer.facts(questions.question(index).facts)
         ]
         size = tokenizer.vocab_size
-        of_facts = np.bincount(np.concatenate(told), minlength=size)
+        self.begins_word = np.array([tokenizer.decode([id_])[:1].isspace() for id_ in range(size)])
+        of_facts = np.bincount(np.concatenate(self.facts), minlength=size)
         of_noise = np.bincount(noise, minlength=size) + 1.0
         ratio = (of_facts / of_facts.sum()) / (of_noise / of_noise.sum())
         self.weights = np.log(np.maximum(ratio, 1.0))

@@ -12,7 +12,7 @@ import dataclasses
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from armt_jax.recurrence import run_segments
 from armt_jax.recurrence.gates import OPEN, side_by_side
 from armt_jax.tasks.babilong.examples import ExampleMaker
 from armt_jax.tasks.babilong.noise import draw_passage, write_arrays
+from armt_jax.tasks.babilong.planting import Planter
 from armt_jax.tasks.babilong.sample import sample_rng
 
 # One in so many segments is kept: with a model that is nearly right, those near to a gate's border.
@@ -40,12 +41,15 @@ class MinedNoise:
 
     Attributes:
       windows: ids ``[k, 2 t]``: a segment of ``t`` in the middle, half of one more on either side.
-      opened: share of all segments read, in which a gate was open.
+      opened: share of the segments read as books have them, in which a gate was open; NaN where
+        there were none.
+      opened_planted: the same of those with words of facts planted.
       logits: float32 ``[k]``, the widest gate's of each window's segment, the highest first.
     """
 
     windows: np.ndarray
     opened: float
+    opened_planted: float
     logits: np.ndarray
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -57,15 +61,20 @@ class MinedNoise:
 
     def describe(self) -> str:
         """For people, on one line."""
+        shares = {"": self.opened, " with words of facts planted": self.opened_planted}
+        opened = " and ".join(
+            f"{share:.2e} of the segments of noise{kind}"
+            for kind, share in shares.items()
+            if np.isfinite(share)
+        )
         return (
-            f"{self.opened:.2e} of the segments of noise open a gate; the {self.logits.size:,} "
+            f"{opened} open a gate; the {self.logits.size:,} "
             f"nearest to it have logits from {self.logits[-1]:.1f} to {self.logits[0]:.1f}"
         )
 
     def save(self, path: Path) -> None:
         """As a file, whole or not at all."""
-        arrays = {**vars(self), "opened": np.float64(self.opened)}
-        write_arrays(path, arrays)
+        write_arrays(path, {name: np.asarray(value) for name, value in vars(self).items()})
 
     @classmethod
     def load(cls, path: Path) -> MinedNoise:
@@ -76,9 +85,26 @@ class MinedNoise:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:  # a zip: checks its sums
-                return cls(arrays["windows"], float(arrays["opened"]), arrays["logits"])
+                opened, planted = float(arrays["opened"]), float(arrays["opened_planted"])
+                return cls(arrays["windows"], opened, planted, arrays["logits"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{str(path)!r}: must be a file of mined noise ({error})") from error
+
+
+class ReadNoise(NamedTuple):
+    """Segments that were read.
+
+    Attributes:
+      windows: ids ``[k, 2 t]``, see ``MinedNoise``.
+      logits: ``[k]``, the highest of each.
+      gates: ``[k]``, the widest of each.
+      planted: bool ``[k]``, whether words of facts were planted there.
+    """
+
+    windows: np.ndarray
+    logits: np.ndarray
+    gates: np.ndarray
+    planted: np.ndarray
 
 
 def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: int) -> MinedNoise:
@@ -88,27 +114,31 @@ def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: i
 
     Args:
       model, params: what reads; the parameters of one process.
-      maker: of the stage: its stories and its books.
+      maker: of the stage: its stories, its books, and what plants words of facts in them.
       searched: segments of noise.
       key: names the stream that stories and noise are drawn from.
     """
     windows, logits = np.zeros((0, 2 * maker.segment_size), np.int32), np.zeros(0, np.float32)
-    opened, total, kept = 0, 0, max(1, searched // KEPT)
-    for found, widest, gates in read_noise(model, params, maker, searched, key):
-        opened, total = opened + int(np.sum(gates > OPEN)), total + widest.size
-        windows, logits = np.concatenate([windows, found]), np.append(logits, widest)
+    opened, total, kept = np.zeros(2, int), np.zeros(2, int), max(1, searched // KEPT)
+    for read in read_noise(model, params, maker, searched, key, maker.planter):
+        total += np.bincount(read.planted, minlength=2)
+        opened += np.bincount(read.planted[read.gates > OPEN], minlength=2)
+        windows, logits = np.concatenate([windows, read.windows]), np.append(logits, read.logits)
         best = np.argsort(-logits, kind="stable")[:kept]
         windows, logits = windows[best], logits[best]
-    return MinedNoise(windows, opened / total, logits)
+    plain, planted = np.divide(opened, total, out=np.full(2, np.nan), where=total > 0).tolist()
+    return MinedNoise(windows, plain, planted, logits)
 
 
 def read_noise(
-    model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Windows as in ``MinedNoise``, highest logits and widest gates of segments, in pieces.
-
-    Arguments as of ``mine``.
-    """
+    model: ARMT,
+    params: Params,
+    maker: ExampleMaker,
+    searched: int,
+    key: int,
+    planter: Planter | None = None,
+) -> Iterator[ReadNoise]:
+    """The segments that ``mine`` looks at, in pieces; without a ``planter`` as books have them."""
     stories = min(_STORIES, searched)
     count = min(_SEGMENTS, -(-searched // stories))
     each, size = stories * count, maker.segment_size
@@ -119,9 +149,13 @@ def read_noise(
         rng = sample_rng(key, stories + call)
         tokens = draw_passage(maker.books, (each + 1) * size, rng).read(0, (each + 1) * size)
         found = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.int32), 2 * size)[::size]
-        middle = found[:, size // 2 : size // 2 + size].reshape(count, stories, size)
+        inner, planted = slice(size // 2, size // 2 + size), np.zeros(each, bool)
+        if planter is not None:
+            found = found.copy()
+            found[:, inner], planted = planter(found[:, inner], rng)
+        middle = found[:, inner].reshape(count, stories, size)
         widest, gates = jax.device_get(read(params, state, middle))
-        yield found, widest.ravel(), gates.ravel()
+        yield ReadNoise(found, widest.ravel(), gates.ravel(), planted)
 
 
 def _after_stories(model: ARMT, params: Params, maker: ExampleMaker, stories: int, key: int) -> Any:

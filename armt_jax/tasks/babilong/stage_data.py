@@ -20,6 +20,7 @@ from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
 from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.mining import MinedNoise, mine
 from armt_jax.tasks.babilong.noise import TokenisedBooks
+from armt_jax.tasks.babilong.planting import Planter
 from armt_jax.tasks.babilong.questions import QuestionSource, training_questions
 from armt_jax.tasks.babilong.sample import make_query, sample_rng
 from armt_jax.tasks.babilong.solver import all_questions
@@ -115,7 +116,7 @@ def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
     sizes = query_sizes(tokenizer, sources[0], curriculum.num_queries)
     config.model.check_segment(sizes.query)
     likeness = None
-    if max(curriculum.noise_choices) > 1:
+    if max(curriculum.noise_choices) > 1 or any(curriculum.noise_planted):
         likeness = FactLikeness(sources[0], books)
     return tuple(
         _stage(config, books, sources, sizes, likeness, index)
@@ -134,7 +135,8 @@ def _stage(
     task, curriculum = config.task, config.curriculum
     num_segments, max_facts = curriculum.num_segments[index], curriculum.max_facts[index]
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
-    names = curriculum.names[index]
+    names, planted = curriculum.names[index], curriculum.noise_planted[index]
+    planter = Planter(likeness, planted) if likeness is not None and planted else None
     # Of invented people each can be asked about.
     most = min(max_facts, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
@@ -156,6 +158,7 @@ def _stage(
             noise_behind=behind,
             likeness=likeness,
             noise_choices=curriculum.noise_choices[index],
+            planter=planter,
             overlap=task.segment_overlap,
         )
         for source, count, random_segments in (

@@ -9,6 +9,7 @@ import numpy as np
 from armt_jax.recurrence.segmenting import overlapping
 from armt_jax.tasks.babilong.likeness import FactLikeness, likest_segment
 from armt_jax.tasks.babilong.noise import TokenisedBooks, draw_passage
+from armt_jax.tasks.babilong.planting import Planter
 
 
 class HardNoise(Protocol):
@@ -28,6 +29,7 @@ def surround(
     behind: tuple[int, int],
     likeness: FactLikeness | None = None,
     choices: int = 1,
+    planter: Planter | None = None,
     mined: HardNoise | None = None,
     overlap: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +43,7 @@ def surround(
       before: the least and the most segments in front, uniformly; there is room for the most.
       behind: the same of what follows.
       likeness, choices: each segment behind is the likest to facts of 1 to ``choices`` random ones.
+      planter: plants words of facts in some of those.
       mined: if there are any, every other segment behind is one of these instead.
       overlap: tokens that a segment repeats of the one before, where they are of one passage.
 
@@ -55,7 +58,7 @@ def surround(
         masks.insert(0, np.roll(full, unused, axis=0))
     if behind[1]:
         noise, full = _noise(
-            books, behind, context.shape[1], overlap, rng, likeness, choices, mined
+            books, behind, context.shape[1], overlap, rng, likeness, choices, planter, mined
         )
         contexts.append(noise)
         masks.append(full)
@@ -70,6 +73,7 @@ def _noise(
     rng: np.random.Generator,
     likeness: FactLikeness | None = None,
     choices: int = 1,
+    planter: Planter | None = None,
     mined: HardNoise | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Segments of one passage, or each chosen by itself, then padding."""
@@ -82,6 +86,8 @@ def _noise(
     else:
         passage = draw_passage(books, tokens, rng).read(0, tokens)
         noise[:count] = overlapping(passage, size, overlap)
+    if planter is not None:
+        noise[:count], _ = planter(noise[:count], rng)
     if mined is not None:
         for index in np.flatnonzero(rng.integers(2, size=count)):
             noise[index] = mined.draw(rng)

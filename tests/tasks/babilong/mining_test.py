@@ -19,8 +19,10 @@ from armt_jax.models.protocol import Segment
 from armt_jax.recurrence.gates import OPEN
 from armt_jax.tasks.babilong import mining, stage_data
 from armt_jax.tasks.babilong.examples import ExampleMaker
+from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.mining import MinedNoise, mine
 from armt_jax.tasks.babilong.noise import draw_passage
+from armt_jax.tasks.babilong.planting import Planter
 from armt_jax.tasks.babilong.sample import sample_rng
 from armt_jax.tasks.babilong.simulator import Simulator
 from armt_jax.tasks.babilong.stage_data import BabilongData
@@ -93,8 +95,50 @@ def test_finds_what_a_loop_over_all_of_them_finds(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(found.logits, highest[best], rtol=1e-4, atol=1e-4)
     assert found.opened == np.mean(gates > OPEN)
     assert 0.05 < found.opened < 0.95
-    assert f"{found.opened:.2e} of the segments" in found.describe()
+    assert np.isnan(found.opened_planted)
+    assert found.describe().startswith(f"{found.opened:.2e} of the segments of noise open a gate;")
     assert "the 5 nearest" in found.describe()
+
+
+class Turner(Planter):
+    """Turns a segment round: words of facts are longer than segments here."""
+
+    def plant(self, segment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return segment[::-1]
+
+
+def test_planted_segments_are_searched_too_and_counted_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("_STORIES", STORIES), ("_SEGMENTS", 2), ("KEPT", 4)):
+        monkeypatch.setattr(mining, name, value)
+    model, params = model_and_params()
+    planter = Turner(FactLikeness(Simulator("qa1", 0), BOOKS), 0.5)
+    mixed = maker(planter=planter)
+    pieces = list(mining.read_noise(model, params, mixed, SEARCHED, KEY, planter))
+    read = mining.ReadNoise(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
+    plain = np.concatenate(
+        [piece.windows for piece in mining.read_noise(model, params, mixed, SEARCHED, KEY)]
+    )
+    inner = slice(8, 8 + SIZE)
+    differ = (read.windows[:, inner] != plain[:, inner]).any(axis=1)
+    np.testing.assert_array_equal(differ, read.planted)
+    np.testing.assert_array_equal(read.windows[:, :8], plain[:, :8])
+    np.testing.assert_array_equal(read.windows[:, 8 + SIZE :], plain[:, 8 + SIZE :])
+    assert 4 < read.planted.sum() < 20
+    found = mine(model, params, mixed, SEARCHED, KEY)
+    best = np.argsort(-read.logits)[: SEARCHED // 4]
+    np.testing.assert_array_equal(found.windows, read.windows[best])
+    assert found.opened == np.mean(read.gates[~read.planted] > OPEN)
+    assert found.opened_planted == np.mean(read.gates[read.planted] > OPEN)
+    assert found.opened != found.opened_planted
+    assert (
+        f"and {found.opened_planted:.2e} of the segments of noise with words of facts planted open"
+        in found.describe()
+    )
+    every = mine(model, params, maker(planter=Turner(planter.likeness, 1.0)), SEARCHED, KEY)
+    assert np.isnan(every.opened)
+    assert "nan" not in every.describe()
 
 
 def test_only_layers_with_a_memory_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +154,7 @@ def test_only_layers_with_a_memory_are_looked_at(monkeypatch: pytest.MonkeyPatch
 
 def mined(count: int = 6) -> MinedNoise:
     windows = np.arange(count * 2 * SIZE, dtype=np.int32).reshape(count, 2 * SIZE) + 1
-    return MinedNoise(windows, 0.25, np.linspace(3, -5, count, dtype=np.float32))
+    return MinedNoise(windows, 0.25, np.nan, np.linspace(3, -5, count, dtype=np.float32))
 
 
 def test_draws_every_window_at_every_place() -> None:
