@@ -14,8 +14,11 @@ import numpy as np
 
 from armt_jax.tasks.babilong.likeness import FactLikeness
 
-# Words of the book between a fact's two heaviest: with fewer it could be one.
-_LEAST_APART, _MOST_APART = 2, 10
+# Words of the book between a fact's two heaviest: with fewer it could be one. Of the fact's others
+# at most a half is there, on average: with more, mining finds whole facts with a few words in them,
+# which no book has.
+_LEAST_APART, _MOST_APART = 3, 10
+_MOST_OTHERS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,10 +45,10 @@ class Planter:
     def plant(self, segment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Ids ``[t]`` of a segment with words of a random fact between its own.
 
-        The fact's two heaviest stand there in their order, 2 to 10 words of the segment between
-        them; each of the others, in its order, with a probability that is drawn anew for each
-        segment. The segment's own tokens make room for them at one of its ends; where there are
-        too few, or a fact is one token, it stays as it is.
+        The fact's two heaviest stand there in their order, 3 to 10 words of the segment between
+        them; each of the others, in its order, with a probability from 0 to 1/2 that is drawn for
+        each segment. The segment's own tokens make room for them at one of its ends; where there
+        are too few, or a fact is one token, it stays as it is.
         """
         facts, weights = self.likeness.facts, self.likeness.weights
         fact = facts[int(rng.integers(len(facts)))]
@@ -57,7 +60,11 @@ class Planter:
         apart = int(rng.integers(_LEAST_APART, most, endpoint=True))
         start = int(rng.integers(borders.size - apart))
         words = np.arange(fact.size)
-        kept = (rng.random(fact.size) < rng.random()) | (words == first) | (words == last)
+        kept = (
+            (rng.random(fact.size) < rng.uniform(0, _MOST_OTHERS))
+            | (words == first)
+            | (words == last)
+        )
         places = np.sort(rng.integers(start, start + apart, fact.size, endpoint=True))
         places[: first + 1], places[last:] = start, start + apart
         longer = np.insert(segment, borders[places[kept]], fact[kept])

@@ -59,6 +59,7 @@ def test_a_facts_two_heaviest_words_stand_in_order_with_others_between(planter: 
         for fact in planter.likeness.facts
     }
     told = np.concatenate(planter.likeness.facts)
+    shares: list[float] = []
     stayed, seen, apart, others = 0, set(), collections.Counter(), collections.Counter()
     for index in range(800):
         before = segment(planter, index)[: SIZE if index % 2 else 14]
@@ -82,9 +83,11 @@ def test_a_facts_two_heaviest_words_stand_in_order_with_others_between(planter: 
         between = np.setdiff1d(np.arange(first + 1, last), places)
         apart[int(begins[found[between]].sum())] += 1
         others[len(words) - 2] += 1
+        shares.append((len(words) - 2) / (len(fact) - 2))
         seen |= set(made_of)
-    assert set(apart) == set(range(2, 11))
+    assert set(apart) == set(range(3, 11))
     assert {0, 1, 2, 3} <= set(others)
+    assert 0.2 < np.mean(shares) < 0.3
     assert len(seen) > 20
     assert 20 < stayed < 300, "where there is no room"
 
@@ -110,13 +113,13 @@ def test_a_share_of_segments_is_planted(planter: Planter) -> None:
 def test_a_segment_with_too_few_words_stays(planter: Planter) -> None:
     inside = np.flatnonzero(~planter.likeness.begins_word)[:SIZE].astype(np.int32)
     assert inside.size == SIZE
-    begins = np.flatnonzero(planter.likeness.begins_word)[:2]
-    for count in range(3):
+    begins = np.flatnonzero(planter.likeness.begins_word)[:3]
+    for count in range(4):
         few = inside.copy()
         few[10 : 10 + count] = begins[:count]
         np.testing.assert_array_equal(planter.plant(few, sample_rng(0, count)), few)
-    few[10:13] = begins[0]
-    assert (planter.plant(few, sample_rng(0, 3)) != few).any()
+    few[10:14] = begins[0]
+    assert (planter.plant(few, sample_rng(0, 4)) != few).any()
 
 
 def test_only_segments_behind_are_planted() -> None:
