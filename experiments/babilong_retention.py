@@ -31,7 +31,7 @@ from experiments.command_line import numbers, parse_flags
 from experiments.measurements import print_table, write_measurement
 from experiments.restoring import babilong_model
 
-SCHEMA = ("armt_jax.retention", 1)
+SCHEMA = ("armt_jax.retention", 2)
 FILE_NAME = "retention.json"
 # Wrong answers that are printed; the file has all of them.
 _LISTED = 10
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     write_measurement(config, step, SCHEMA, FILE_NAME, content)
     _print(rows, f"{config.name}, step {step:,}: facts kept through noise")
     for one in rows[-1].lost[:_LISTED]:
-        times = "once" if one.times == 1 else f"{one.times} times"
+        times = "once" if len(one.contexts) == 1 else f"{len(one.contexts)} times"
         print(f"lost: {one.question} {times} {one.answer!r}")
 
 

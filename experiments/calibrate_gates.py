@@ -44,7 +44,7 @@ from experiments.shared_flags import CHECKPOINT
 SCHEMA = ("armt_jax.gate_margins", 1)
 FILE_NAME = "gate_margins.json"
 RAISED = "gates_raised_by"
-# Of no other samples.
+# Of no other samples: the facts', and that with one more the noise's.
 _STREAM = 2**63 + 29
 _HEIGHTS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
 _LISTED = 100
@@ -54,7 +54,9 @@ for _name in ("workdir", "step", "checkpoint", "out"):  # named by --help
 
 _RAISE = flags.DEFINE_float("raise_by", None, "Write --save, with gates that open so much later.")
 _SAVE = flags.DEFINE_string("save", None, "New folder for the checkpoint with other gates.")
-_NOISE = flags.DEFINE_integer("searched_segments", 100_000, "Segments of noise, or a few more.", 1)
+_NOISE = flags.DEFINE_integer(
+    "searched_segments", 100_000, "Segments of noise, rounded up to a multiple of 1,024.", 1
+)
 _STORIES = flags.DEFINE_integer("fact_contexts", 200, "Contexts with facts to read.", 1)
 _LENGTH = flags.DEFINE_string("context_length", "1k", "Tokens of such a context.")
 
@@ -119,7 +121,7 @@ def _measure(config: BabilongExperiment, model: ARMT, params: Params) -> GateMar
         question = maker.questions.question(int(rng.integers(maker.questions.num_questions)))
         samples.append(build_sample(maker.books, question, tokens, rng))
     facts = fact_logits(model, params, samples, size, config.task.segment_overlap)
-    noise = [read.logits for read in read_noise(model, params, maker, _NOISE.value, _STREAM)]
+    noise = [read.logits for read in read_noise(model, params, maker, _NOISE.value, _STREAM + 1)]
     return GateMargins(facts, np.concatenate(noise))
 
 

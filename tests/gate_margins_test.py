@@ -131,7 +131,7 @@ def test_the_command_measures_and_writes(
             f"{100 * row['whole']:.1f}",
             f"{row['opened']} of {row['searched']}",
         ]
-    # Every segment counts, not only the highest: the lowest border opens for more of them.
+    # Every segment is there, not only the highest that mining keeps.
     assert content["noise"] == sorted(content["noise"], reverse=True)
     assert len(content["noise"]) == 64
     assert len(content["facts"]) >= 3

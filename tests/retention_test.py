@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -130,20 +129,51 @@ def test_facts_count_that_were_known_and_still_are(
     assert [(row.segments, row.known) for row in rows] == [(0, known), (1, known), (6, known)]
     assert (rows[0].kept, rows[2].kept) == (known, expected)
     assert rows[0].lost == ()
-    lost = collections.Counter(
-        (question, said)
-        for one, row in zip(asked, later, strict=True)
-        for question, right, said in list(zip(one.questions, one.targets, row, strict=True))[1:]
-        if said != right
-    )
-    assert {(one.question, one.answer): one.times for one in rows[2].lost} == lost
-    times = [one.times for one in rows[2].lost]
+    lost = collections.defaultdict[tuple[str, str], tuple[int, ...]](tuple)
+    for context, (one, row) in enumerate(zip(asked, later, strict=True)):
+        for question, right, now in list(zip(one.questions, one.targets, row, strict=True))[1:]:
+            if now != right:
+                lost[question, now] += (context,)
+    assert {(one.question, one.answer): one.contexts for one in rows[2].lost} == lost
+    times = [len(one.contexts) for one in rows[2].lost]
     assert times == sorted(times, reverse=True)
     assert sum(times) == known - expected > 0
     assert list(measure()) == rows
-    notes = file.with_suffix(".json")
-    notes.write_text(json.dumps({"0": [[True]]}))  # as an earlier version wrote it
-    assert list(measure()) == rows
+
+
+def test_a_place_that_was_passed_is_read_anew(stories: Any, tmp_path: Path) -> None:
+    contexts, asked = stories
+    first = said(contexts, asked, 0)
+    asked = [one._replace(targets=row) for one, row in zip(asked, first, strict=True)]
+    rows = {
+        name: list(
+            measure_retention(
+                reader(), BOOKS.tokenizer, contexts, asked, segments, tmp_path / name[:3]
+            )
+        )
+        for name, segments in (("one", [1, 6]), ("one, again", [3, 6]), ("other", [3, 6]))
+    }
+    assert rows["one, again"] == rows["other"]
+    assert len({row.kept for row in rows["other"]}) > 1, "this tests nothing"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"0": [[true, true], [true]]}',  # as an earlier version wrote it
+        '{"answers": {"0": [["kit',
+        '{"answers": {"0": [["kitchen"]]}}',
+        '{"answers": {"1": []}}',
+        "[]",
+    ],
+)
+def test_damaged_notes_are_refused(stories: Any, tmp_path: Path, content: str) -> None:
+    contexts, asked = stories
+    notes = tmp_path / "half.json"
+    notes.write_text(content)
+    with pytest.raises(ConfigError, match=r"half.json': is damaged, or of an earlier version"):
+        list(measure_retention(reader(), BOOKS.tokenizer, contexts, asked, [1], tmp_path / "half"))
+    assert notes.read_text() == content
 
 
 def test_a_stopped_measurement_goes_on(

@@ -97,8 +97,9 @@ class BabilongCurriculum:
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
     behind is the likest to facts of 1 to ``noise_choices`` random ones; in a share
-    ``noise_planted`` of them words of facts are planted (``tasks/babilong/planting.py``), and in
-    as many of those that are searched for mining; every other one is instead
+    ``noise_planted`` of them words of facts are planted (``tasks/babilong/planting.py``), in
+    validation's contexts as well, and in the same share of what is searched and mined; every other
+    one (but for validation's) is instead
     among those that open the write gates widest of ``noise_mined`` (0: none are sought), which the
     model reads when the stage begins (``tasks/babilong/mining.py``). ``drift_weight``
     times the relative change that those behind make in the memory is added to the loss, and
@@ -179,7 +180,7 @@ class BabilongCurriculum:
                 value == none or behind > 0,
                 f"curriculum.{name}[{index}]",
                 value,
-                f"must be {none} with curriculum.noise_behind[{index}] = 0: nothing to choose",
+                f"must be {none} with curriculum.noise_behind[{index}] = 0: no noise behind",
             )
         for name in ("noise", "noise_planted"):
             share = getattr(self, name)[index]

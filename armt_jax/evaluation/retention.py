@@ -40,15 +40,15 @@ _STREAM = 2**63 + 7
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-    """One wrong answer to what was known: the question, and how many contexts gave it.
+    """One wrong answer to what was known: the question, and the numbers of the contexts.
 
-    Where facts of many contexts are lost to one answer, a passage of the noise told it: contexts
-    that read for long meet the same ones, and the intervals of ``Retained`` are too narrow then.
+    Where many contexts give one answer, a passage of the noise may have told it: contexts that
+    read for long meet the same passages.
     """
 
     question: str
     answer: str
-    times: int
+    contexts: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Retained:
       segments: read since the segment of the last fact.
       known: facts that were answered rightly at 0 segments.
       kept: of these, those that are answered rightly now.
-      kept_low, kept_high: 95 % Wilson interval of their share.
+      kept_low, kept_high: 95 % Wilson interval of their share, as if each fact were lost by itself;
+        those of one context share its noise, and contexts share passages of it.
       loss_per_segment: ``1 - (kept / known)^(1 / segments)``, 0 where none was lost; None at 0
         segments, or where all were.
       loss_per_segment_high: the same at the lower end of the interval.
@@ -185,11 +186,13 @@ def measure_retention(
       contexts, asked: from ``make_stories``.
       segments: numbers of noise segments, ascending; 0 is always asked first.
       file: keeps the half-read contexts (``.safetensors``) and what was said (``.json``), so that
-        a stopped measurement goes on. The caller names it after what is read.
+        a stopped measurement goes on. The caller names it after what is read. Where places are
+        asked for that it is past, the contexts are read anew.
       on_block: is called with the tokens read so far of each context.
 
     Raises:
-      ConfigError: numbers that do not ascend, longer than the contexts, or nothing known at 0.
+      ConfigError: numbers that do not ascend, longer than the contexts, nothing known at 0, or a
+        file that is damaged or of an earlier version.
     """
     told, size, overlap = contexts[0].story.num_tokens, reader.stride, reader.segment_overlap
     places = [0, *segments]
@@ -198,15 +201,15 @@ def measure_retention(
     if (told - overlap) % size or told + places[-1] * size > contexts[0].num_tokens:
         raise ConfigError(f"segments = {places[-1]}: is more than the contexts have")
     notes, snapshot = file.with_suffix(".json"), file.with_suffix(".safetensors")
-    said: dict[str, list[list[str]]] = {}
-    if notes.is_file():  # one of an earlier version has no answers, and is read anew
-        said = json.loads(notes.read_text()).get("answers", said)
+    said = _read_notes(notes, asked)
     state = load_stream(snapshot, reader) if said and snapshot.is_file() else None
     if state is None:
         said, state = {}, reader.start(len(contexts))
     for place in places:
         if str(place) not in said:
             stop = told + place * size
+            if state.tokens_read > stop:
+                state = reader.start(len(contexts))
             state = read_on(reader, state, contexts, stop, on_block=on_block, snapshot=snapshot)
             said[str(place)] = _answers(reader, tokenizer, reader.finish(state), asked)
             # In this order: what was asked of a memory that is not kept is asked again.
@@ -215,20 +218,39 @@ def measure_retention(
         yield _row(place, said["0"], said[str(place)], asked)
 
 
+def _read_notes(notes: Path, asked: Sequence[Asked]) -> dict[str, list[list[str]]]:
+    """The answers of each place, of a measurement that was stopped."""
+    if not notes.is_file():
+        return {}
+    try:
+        said = json.loads(notes.read_text())["answers"]
+        sizes = {place: [len(row) for row in rows] for place, rows in said.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        sizes = {"": []}
+    expected = [len(one.questions) for one in asked]
+    if not all(found == expected for found in sizes.values()) or (sizes and "0" not in sizes):
+        raise ConfigError(
+            f"{str(notes)!r}: is damaged, or of an earlier version; delete it to measure anew"
+        )
+    return said
+
+
 def _row(
     segments: int, at_first: list[list[str]], now: list[list[str]], asked: Sequence[Asked]
 ) -> Retained:
-    known, lost = 0, collections.Counter[tuple[str, str]]()
-    for first, later, one in zip(at_first, now, asked, strict=True):
-        for *answers, target, question in zip(
-            first, later, one.targets, one.questions, strict=True
+    known, lost = 0, collections.defaultdict[tuple[str, str], list[int]](list)
+    for context, (one, *answers) in enumerate(zip(asked, at_first, now, strict=True)):
+        for question, target, first, later in zip(
+            one.questions, one.targets, *answers, strict=True
         ):
-            if strict_match(answers[0], target):
+            if strict_match(first, target):
                 known += 1
-                if not strict_match(answers[1], target):
-                    lost[question, answers[1]] += 1
-    said = [Lost(*what, times) for what, times in lost.most_common()]
-    return retained(segments, known, known - lost.total(), said)
+                if not strict_match(later, target):
+                    lost[question, later].append(context)
+    rows = [Lost(*what, tuple(contexts)) for what, contexts in lost.items()]
+    rows.sort(key=lambda row: -len(row.contexts))
+    kept = known - sum(len(row.contexts) for row in rows)
+    return retained(segments, known, kept, rows)
 
 
 def _answers(

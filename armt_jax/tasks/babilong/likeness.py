@@ -31,18 +31,22 @@ class FactLikeness:
       weights: float64 ``[vocabulary]``.
       facts: the ids of each fact of the stories that were looked at, int64 ``[t]``.
       begins_word: bool ``[vocabulary]``: tokens that begin with white space.
+      asked: bool ``[vocabulary]``: tokens of questions and answers, but for those that every one
+        has: of qa1 people and places, not how they got there.
     """
 
     def __init__(self, questions: QuestionSource, books: TokenisedBooks) -> None:
         tokenizer = books.tokenizer
         rng = sample_rng(_STREAM, 0)
         noise = draw_passage(books, _NOISE_TOKENS, rng).read(0, _NOISE_TOKENS)
-        self.facts = [
-            np.asarray(ids, np.int64)
-            for index in range(min(questions.num_questions, _STORIES))
-            for ids in tokenizer.facts(questions.question(index).facts)
-        ]
-        size = tokenizer.vocab_size
+        size, looked_at = tokenizer.vocab_size, min(questions.num_questions, _STORIES)
+        asked, self.facts = np.zeros(size, int), list[np.ndarray]()
+        for question in map(questions.question, range(looked_at)):
+            self.facts += [np.asarray(ids) for ids in tokenizer.facts(question.facts)]
+            # With a leading blank, as facts have their words.
+            both = tokenizer.sentences([question.question.strip(), question.answer])
+            asked[np.unique(np.concatenate(both))] += 1
+        self.asked = (asked > 0) & (asked < looked_at)
         self.begins_word = np.array([tokenizer.decode([id_])[:1].isspace() for id_ in range(size)])
         of_facts = np.bincount(np.concatenate(self.facts), minlength=size)
         of_noise = np.bincount(noise, minlength=size) + 1.0

@@ -85,7 +85,9 @@ class MinedNoise:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:  # a zip: checks its sums
-                opened, planted = float(arrays["opened"]), float(arrays["opened_planted"])
+                earlier = "opened_planted" not in arrays.files  # nothing was planted then
+                planted = np.nan if earlier else float(arrays["opened_planted"])
+                opened = float(arrays["opened"])
                 return cls(arrays["windows"], opened, planted, arrays["logits"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{str(path)!r}: must be a file of mined noise ({error})") from error
@@ -108,7 +110,10 @@ class ReadNoise(NamedTuple):
 
 
 def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: int) -> MinedNoise:
-    """Of ``searched`` random segments, or a few more, those that open the widest gates.
+    """Of ``searched`` random segments, rounded up to whole calls, those that open the widest gates.
+
+    With a planter the widest of those with words of facts planted, and of the others, by their
+    shares of all.
 
     Each is read from the memory of one of 32 stories, and nothing is written.
 
@@ -118,16 +123,34 @@ def mine(model: ARMT, params: Params, maker: ExampleMaker, searched: int, key: i
       searched: segments of noise.
       key: names the stream that stories and noise are drawn from.
     """
-    windows, logits = np.zeros((0, 2 * maker.segment_size), np.int32), np.zeros(0, np.float32)
-    opened, total, kept = np.zeros(2, int), np.zeros(2, int), max(1, searched // KEPT)
+    most = max(1, searched // KEPT)
+    empty = _Found(np.zeros((0, 2 * maker.segment_size), np.int32), np.zeros(0, np.float32))
+    best = [empty, empty]  # of segments as books have them, and of planted ones
+    opened, total = np.zeros(2, int), np.zeros(2, int)
     for read in read_noise(model, params, maker, searched, key, maker.planter):
         total += np.bincount(read.planted, minlength=2)
         opened += np.bincount(read.planted[read.gates > OPEN], minlength=2)
-        windows, logits = np.concatenate([windows, read.windows]), np.append(logits, read.logits)
-        best = np.argsort(-logits, kind="stable")[:kept]
-        windows, logits = windows[best], logits[best]
-    plain, planted = np.divide(opened, total, out=np.full(2, np.nan), where=total > 0).tolist()
-    return MinedNoise(windows, plain, planted, logits)
+        for kind in range(2):
+            these = read.planted == kind
+            best[kind] = best[kind].add(read.windows[these], read.logits[these]).highest(most)
+    # Each kind by its share: nearly all that is nearest to facts is planted.
+    kept = np.where(total > 0, np.maximum(1, np.rint(most * total / total.sum())), 0).astype(int)
+    plain, planted = (one.highest(int(count)) for one, count in zip(best, kept, strict=True))
+    found = plain.add(*planted).highest(int(kept.sum()))
+    shares = np.divide(opened, total, out=np.full(2, np.nan), where=total > 0)
+    return MinedNoise(found.windows, float(shares[0]), float(shares[1]), found.logits)
+
+
+class _Found(NamedTuple):
+    windows: np.ndarray
+    logits: np.ndarray
+
+    def add(self, windows: np.ndarray, logits: np.ndarray) -> _Found:
+        return _Found(np.concatenate([self.windows, windows]), np.append(self.logits, logits))
+
+    def highest(self, count: int) -> _Found:
+        best = np.argsort(-self.logits, kind="stable")[:count]
+        return _Found(self.windows[best], self.logits[best])
 
 
 def read_noise(

@@ -14,11 +14,10 @@ import numpy as np
 
 from armt_jax.tasks.babilong.likeness import FactLikeness
 
-# Words of the book between a fact's two heaviest: with fewer it could be one. Of the fact's others
-# at most a half is there, on average: with more, mining finds whole facts with a few words in them,
-# which no book has.
+# Words of the book between the two words of a fact that always stand there: with fewer it could be
+# one. Of its others at most a half is planted: with all of them, what mining finds is whole facts
+# with a word or two in them, which no book has (BUILD_NOTES, "Training on BABILong").
 _LEAST_APART, _MOST_APART = 3, 10
-_MOST_OTHERS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,26 +44,24 @@ class Planter:
     def plant(self, segment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Ids ``[t]`` of a segment with words of a random fact between its own.
 
-        The fact's two heaviest stand there in their order, 3 to 10 words of the segment between
-        them; each of the others, in its order, with a probability from 0 to 1/2 that is drawn for
-        each segment. The segment's own tokens make room for them at one of its ends; where there
-        are too few, or a fact is one token, it stays as it is.
+        Two stand there in any case, 3 to 10 words of the segment between them: the heaviest of
+        those that are asked about, or where that is one or none, of the others. Up to a half of
+        the rest is there, too, all in the fact's order. The segment's own tokens make room at one
+        of its ends; where there are too few, or a fact is one token, it stays as it is.
         """
         facts, weights = self.likeness.facts, self.likeness.weights
         fact = facts[int(rng.integers(len(facts)))]
-        first, last = np.sort(np.argsort(-weights[fact], kind="stable")[:2])[[0, -1]]
+        asked_first = np.lexsort((-weights[fact], ~self.likeness.asked[fact]))
+        first, last = np.sort(asked_first[:2])[[0, -1]]
         borders = np.flatnonzero(self.likeness.begins_word[segment])
         most = min(_MOST_APART, borders.size - 1)
         if first == last or most < _LEAST_APART:
             return segment
         apart = int(rng.integers(_LEAST_APART, most, endpoint=True))
         start = int(rng.integers(borders.size - apart))
-        words = np.arange(fact.size)
-        kept = (
-            (rng.random(fact.size) < rng.uniform(0, _MOST_OTHERS))
-            | (words == first)
-            | (words == last)
-        )
+        others = rng.permutation(asked_first[2:])
+        others = others[: int(rng.integers(others.size // 2, endpoint=True))]
+        kept = np.sort(np.concatenate([[first, last], others]))
         places = np.sort(rng.integers(start, start + apart, fact.size, endpoint=True))
         places[: first + 1], places[last:] = start, start + apart
         longer = np.insert(segment, borders[places[kept]], fact[kept])

@@ -45,7 +45,8 @@ def surround(
       likeness, choices: each segment behind is the likest to facts of 1 to ``choices`` random ones.
       planter: plants words of facts in some of those.
       mined: if there are any, every other segment behind is one of these instead.
-      overlap: tokens that a segment repeats of the one before, where they are of one passage.
+      overlap: tokens that a segment repeats of the one before, where both are of one passage as it
+        is in the book: not chosen, planted or mined.
 
     Returns:
       Context int32 and mask bool, both ``[before + s + behind, t]``.

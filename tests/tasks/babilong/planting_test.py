@@ -18,6 +18,10 @@ from armt_jax.tasks.babilong.tokenizers import train_tokenizer
 from tests.tasks.babilong.stories import Texts, small_books
 
 SIZE = 48
+# Of qa1 and qa4: nobody asks how somebody went.
+PEOPLE = {"Mary", "John", "Daniel", "Sandra"}
+PLACES = {"bathroom", "bedroom", "garden", "hallway", "kitchen", "office"}
+ASKED = PEOPLE | PLACES | {"north", "south", "east", "west"}
 
 
 def books() -> TokenisedBooks:
@@ -36,11 +40,7 @@ BOOKS = books()
 
 @pytest.fixture(scope="module", params=["qa1", "qa4"])
 def planter(request: pytest.FixtureRequest) -> Planter:
-    likeness = FactLikeness(Simulator(request.param, 0), BOOKS)
-    # These books are too short to weigh words by them: here what few facts have is heavy.
-    counts = np.bincount(np.concatenate(likeness.facts), minlength=BOOKS.tokenizer.vocab_size)
-    likeness.weights = 1 / (1 + counts)
-    return Planter(likeness, 1.0)
+    return Planter(FactLikeness(Simulator(request.param, 0), BOOKS), 1.0)
 
 
 def segment(planter: Planter, index: int) -> np.ndarray:
@@ -52,12 +52,17 @@ def segment(planter: Planter, index: int) -> np.ndarray:
     return np.where(first, rng.choice(others[begins], SIZE), rng.choice(others[~begins], SIZE))
 
 
-def test_a_facts_two_heaviest_words_stand_in_order_with_others_between(planter: Planter) -> None:
-    weights, begins = planter.likeness.weights, planter.likeness.begins_word
+def test_two_words_that_are_asked_about_stand_in_order_with_others_between(
+    planter: Planter,
+) -> None:
+    begins = planter.likeness.begins_word
     facts = {
-        tuple(fact.tolist()): sorted(np.argsort(-weights[fact], kind="stable")[:2].tolist())
+        tuple(fact.tolist()): {
+            int(word) for word in fact if BOOKS.tokenizer.decode([int(word)]).strip() in ASKED
+        }
         for fact in planter.likeness.facts
     }
+    assert {len(words) for words in facts.values()} <= {2, 3}
     told = np.concatenate(planter.likeness.facts)
     shares: list[float] = []
     stayed, seen, apart, others = 0, set(), collections.Counter(), collections.Counter()
@@ -76,26 +81,28 @@ def test_a_facts_two_heaviest_words_stand_in_order_with_others_between(planter: 
         if not words:
             stayed += 1
             continue
-        made_of = [fact for fact in facts if is_part(words, fact, [fact[i] for i in facts[fact]])]
+        made_of = [fact for fact in facts if is_part(words, fact, facts[fact])]
         assert made_of, (index, words)
         fact = made_of[0]
-        first, last = (int(places[words.index(fact[i])]) for i in facts[fact])
+        ends = [int(place) for place in places if int(found[place]) in facts[fact]]
+        first, last = ends[0], ends[-1]
         between = np.setdiff1d(np.arange(first + 1, last), places)
         apart[int(begins[found[between]].sum())] += 1
         others[len(words) - 2] += 1
         shares.append((len(words) - 2) / (len(fact) - 2))
         seen |= set(made_of)
     assert set(apart) == set(range(3, 11))
-    assert {0, 1, 2, 3} <= set(others)
+    assert {0, 1, 2} <= set(others)
+    assert max(shares) == 0.5
     assert 0.2 < np.mean(shares) < 0.3
     assert len(seen) > 20
     assert 20 < stayed < 300, "where there is no room"
 
 
-def is_part(words: list[int], fact: tuple[int, ...], needed: list[int]) -> bool:
-    """Whether ``words`` stand in ``fact`` in their order, the needed ones among them."""
+def is_part(words: list[int], fact: tuple[int, ...], asked: set[int]) -> bool:
+    """Whether ``words`` stand in ``fact`` in their order, two that are asked about among them."""
     rest = iter(fact)
-    return all(word in rest for word in words) and all(word in words for word in needed)
+    return all(word in rest for word in words) and len(asked & set(words)) >= 2
 
 
 def test_a_share_of_segments_is_planted(planter: Planter) -> None:
