@@ -96,12 +96,11 @@ class BabilongCurriculum:
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
-    behind is the likest to facts of 1 to ``noise_choices`` random ones; in a share
+    behind is the likest to facts of 1 to ``noise_choices`` random ones, and in a share
     ``noise_planted`` of them words of facts are planted (``tasks/babilong/planting.py``), in
-    validation's contexts as well, and in the same share of what is searched and mined; every other
-    one (but for validation's) is instead
-    among those that open the write gates widest of ``noise_mined`` (0: none are sought), which the
-    model reads when the stage begins (``tasks/babilong/mining.py``). ``drift_weight``
+    validation's contexts as well. In training every other one is instead among those that open the
+    write gates widest of ``noise_mined`` (0: none are sought), which the model reads when the stage
+    begins (``tasks/babilong/mining.py``), the same share of them planted. ``drift_weight``
     times the relative change that those behind make in the memory is added to the loss, and
     ``gate_weight`` times how far they open its write gates (``recurrence/gates.py``): noise learns
     to leave the memory alone, whatever few errors that would mend within the context.
