@@ -27,6 +27,9 @@ READERS: dict[str, dict[str, Any]] = {
     "small": {**RETRIEVAL, "vocab_size": 50257},
     "small_bytes": {**RETRIEVAL, "vocab_size": 256},
 }
+# Segments of a block and devices that share a segment, where reading was fastest (two CPU cores): a
+# small model's block must be long for two devices to get going, and GPT-2 small needs one device.
+READ_BEST = {"gpt2_small": (8, 1), "small": (32, 2), "small_bytes": (32, 2)}
 
 
 def reader_config(name: str, segment: int) -> ModelConfig:

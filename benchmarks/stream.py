@@ -6,10 +6,11 @@
 The last line is JSON: ``tokens_per_second`` (median of the timed blocks), ``peak_memory_bytes`` (of
 the process, or of the accelerator), ``sgemm_share`` (of the machine's own float32 matrix rate,
 measured in the same run, by the products that reading must do: no logits, causal attention, only
-the memory tokens after the last layer's attention). By default the tokens of a segment are shared
-out over two devices (``--devices``), a CPU's cores, where there are two. With ``--tokens`` the
-blocks are drawn as they are read, and the peak after the first million tokens is given beside
-the last (``peak_memory_bytes_at_1m``).
+the memory tokens after the last layer's attention). By default the tokens of a small model's
+segment are shared out over two devices (``--devices``), a CPU's cores, where there are two; GPT-2
+small's products fill both cores by themselves. With ``--tokens`` the blocks are drawn as they are
+read, and the peak after the first million tokens is given beside the last
+(``peak_memory_bytes_at_1m``).
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ from armt_jax.models import create_model
 from armt_jax.sharding import context_mesh, use_cpu_cores
 from armt_jax.streaming import StreamReader
 from benchmarks import flops, machine
-from benchmarks.sizes import READERS, reader_config
+from benchmarks.sizes import READ_BEST, READERS, reader_config
 
 _MODEL = flags.DEFINE_enum("model", "gpt2_small", list(READERS), "gpt2_small, small: 4 x 128")
 _SEGMENT = flags.DEFINE_integer("segment", 512, "tokens of a segment", lower_bound=1)
-_BLOCK = flags.DEFINE_integer("block", 8, "segments of a timed block", lower_bound=1)
+_BLOCK = flags.DEFINE_integer(
+    "block", None, "segments of a timed block (default: the model's)", lower_bound=1
+)
 _BLOCKS = flags.DEFINE_integer("blocks", 8, "timed blocks", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 1, "texts read at once", lower_bound=1)
-_DEVICES = flags.DEFINE_integer("devices", 2, "devices that share a segment", lower_bound=1)
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "that share a segment (default: the model's)", lower_bound=1
+)
 _TOKENS = flags.DEFINE_integer("tokens", 0, "length of the text, instead of --blocks")
 _JSON = flags.DEFINE_bool("json", False, "print only the JSON line")
 
@@ -91,11 +96,13 @@ def main(argv: list[str]) -> None:
     """Measure one model and print it."""
     del argv
     use_cpu_cores()
-    devices = min(_DEVICES.value, jax.device_count())
+    segments, devices = READ_BEST[_MODEL.value]
+    segments = _BLOCK.value or segments
+    devices = min(_DEVICES.value or devices, jax.device_count())
     config = reader_config(_MODEL.value, _SEGMENT.value)
-    block = _BATCH.value * _BLOCK.value * _SEGMENT.value
+    block = _BATCH.value * segments * _SEGMENT.value
     blocks = _BLOCKS.value if _TOKENS.value == 0 else max(1, -(-_TOKENS.value // block) - 1)
-    sizes = (_SEGMENT.value, _BLOCK.value, blocks, _BATCH.value, devices)
+    sizes = (_SEGMENT.value, segments, blocks, _BATCH.value, devices)
     result = measure(config, *sizes)
     result = {
         "benchmark": "stream",
