@@ -19,8 +19,12 @@ from armt_jax.config import ConfigError
 _EXAMPLE = "must name a configuration file such as configs/ar_remember.py, :VARIANT after it if any"
 
 
-def parse_flags(argv: Sequence[str]) -> None:
-    """Parse the flags of the command.
+def parse_flags(argv: Sequence[str], *, names: bool = False) -> list[str]:
+    """Parse the flags of the command, and return what else it was given.
+
+    Args:
+      argv: the command and its arguments.
+      names: whether it takes arguments that are no flags.
 
     Raises:
       ConfigError: one line.
@@ -38,10 +42,11 @@ def parse_flags(argv: Sequence[str]) -> None:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ConfigError(" ".join(str(error.args[0] if error.args else error).split())) from None
-    if len(rest) > 1:
+    if len(rest) > 1 and not names:
         raise ConfigError(
             f"argument {rest[1]!r}: is no flag; every setting is given as --name=value"
         )
+    return rest[1:]
 
 
 def load_config(path_and_variant: str) -> ml_collections.ConfigDict:

@@ -24,6 +24,7 @@ from armt_jax.evaluation.babilong_results import BabilongCell, read_cells
 from armt_jax.evaluation.results import atomic_write
 from armt_jax.evaluation.segment_loss_figure import fig6
 from experiments import errors, figure_report
+from experiments.command_line import parse_flags
 from experiments.figure_claims import CLAIMS
 from experiments.shared_flags import OUT
 
@@ -69,10 +70,7 @@ REPORTS: dict[str, Callable[[Path, Path], None]] = {
 
 def main(argv: list[str]) -> None:
     """Write each report that is named on the command line."""
-    try:
-        names = flags.FLAGS(argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(str(error)) from None
+    names = parse_flags(argv, names=True)
     unknown = [name for name in names if name not in REPORTS]
     if unknown or not names:
         raise ConfigError(f"reports = {unknown or names}: must be some of {', '.join(REPORTS)}")

@@ -29,6 +29,7 @@ from armt_jax.sharding import cpu_devices, use_cpu_cores
 from armt_jax.training.loop import TrainResult
 from benchmarks import flops
 from experiments import errors
+from experiments.command_line import parse_flags
 from experiments.train import train_and_evaluate
 
 BUSY = 75  # EX_TEMPFAIL: another process has this run
@@ -40,7 +41,7 @@ _CELL_FILE = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Train, evaluate, write the result."""
-    flags.FLAGS(argv)
+    parse_flags(argv)
     path = Path(_CELL_FILE.value or "")
     if not path.is_file():
         raise ConfigError(

@@ -47,9 +47,27 @@ def test_a_variant_is_loaded() -> None:
     assert config["task"]["num_pairs"] == 15
 
 
-def test_help_is_the_command_s_own_words_and_its_flags() -> None:
-    command = [sys.executable, "-m", "experiments.main", "--help"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "Train and evaluate one experiment." in process.stdout
-    assert "--config: Experiment: a file of configs/" in process.stdout
+@pytest.mark.parametrize(
+    ("command", "words", "flag"),
+    [
+        ("main", "Train and evaluate one experiment.", "--config: Experiment: a file of configs/"),
+        ("report", "Tables and figures of the paper", "--results: Folder of the results."),
+    ],
+)
+def test_help_is_the_command_s_own_words_and_its_flags(command: str, words: str, flag: str) -> None:
+    whole = [sys.executable, "-m", f"experiments.{command}", "--help"]
+    process = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert words in process.stdout
+    assert flag in process.stdout
     assert process.stderr == ""
+
+
+def test_every_command_parses_its_flags_so() -> None:
+    texts = {path.stem: path.read_text() for path in (ROOT / "experiments").glob("*.py")}
+    commands = {name for name, text in texts.items() if "__main__" in text}
+    assert {"main", "report", "ask"} <= commands
+    assert [name for name in commands if "parse_flags(argv" not in texts[name]] == []
+
+
+def test_names_are_taken_where_a_command_has_some() -> None:
+    assert parse_flags(["report", "fig3", "table1"], names=True) == ["fig3", "table1"]
