@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from armt_jax.config import BabilongExperiment
@@ -28,6 +29,15 @@ def test_it_says_what_it_can_be_evaluated_on(tmp_path: Path) -> None:
     assert experiment.model == model.model.config
     task = experiment.task
     assert (task.segment_size, task.segment_overlap) == (model.segment_size, model.segment_overlap)
+
+
+def test_its_experiment_is_known_without_settings_that_came_later(tmp_path: Path) -> None:
+    values = json.loads((FOLDER / "config.json").read_text())
+    assert values["experiment"]["curriculum"].pop("noise_planted") == [0.5]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    experiment = checkpoint_experiment(tmp_path, tmp_path)
+    assert isinstance(experiment, BabilongExperiment)
+    assert experiment.curriculum.noise_planted == (0.0,)
 
 
 def test_it_is_small_and_holds_no_paths() -> None:
