@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from armt_jax.config.checks import require
 from armt_jax.generation import Sampling, check_sampling
 
 _NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", None, "Tokens of an answer or text at most.")
@@ -23,7 +24,9 @@ def settings() -> dict[str, Any]:
       ConfigError: a value that cannot be.
     """
     sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value)
-    rng = jax.random.key(_SEED.value)
+    seed = _SEED.value
+    require(0 <= seed < 2**31, "--seed", seed, "must be in [0, 2**31)")
+    rng = jax.random.key(seed)
     check_sampling(sampling, rng)
     return {"sampling": sampling, "rng": rng}
 

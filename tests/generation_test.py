@@ -169,6 +169,7 @@ def test_left_padded_prompts_equal_unpadded_ones(family: str, backbone: str) -> 
     ("changes", "message"),
     [
         ({"temperature": -1.0}, "temperature = -1.0: must be 0 (greedy) or positive"),
+        ({"temperature": float("inf")}, "temperature = inf: must be 0 (greedy) or positive"),
         ({"temperature": float("nan")}, "temperature = nan: must be 0 (greedy) or positive"),
         ({"top_k": -1}, "top_k = -1: must be 0 (all) or more"),
         ({"top_p": 0.0}, "top_p = 0.0: must be in (0, 1]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -49,7 +50,7 @@ def sample_token(logits: jax.Array, rng: jax.Array, sampling: Sampling) -> jax.A
 
 def check_sampling(sampling: Sampling, rng: jax.Array | None) -> None:
     """Raise ``ConfigError`` where a setting cannot be, or a temperature has no key."""
-    if not sampling.temperature >= 0:
+    if not 0 <= sampling.temperature < math.inf:
         raise ConfigError(f"temperature = {sampling.temperature}: must be 0 (greedy) or positive")
     if sampling.top_k < 0:
         raise ConfigError(f"top_k = {sampling.top_k}: must be 0 (all) or more")

@@ -116,6 +116,7 @@ def test_what_cannot_be_continued_is_said(
         ((), "--prompt or --document: one of them must give a text"),
         (("--prompt=a", "--num_texts=2"), "--num_texts = 2: needs --temperature"),
         (("--prompt=", "--temperature=1"), "--prompt = '': has no token"),
+        (("--prompt=a", f"--seed={2**70}"), f"--seed = {2**70}: must be in"),
         (("--prompt=a", "--temperature=-1"), "temperature = -1.0: must be 0"),
         (("--prompt=a", "--max_new_tokens=0"), "max_new_tokens = 0: must be at least 1"),
     ):
