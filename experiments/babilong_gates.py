@@ -25,9 +25,9 @@ from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
 from armt_jax.tasks.babilong.sample import build_sample, sample_rng, tokens_of_length
 from experiments import errors
-from experiments.babilong_report import reading_progress
 from experiments.command_line import parse_flags
 from experiments.measurements import print_table, write_measurement
+from experiments.reading_bar import ReadingBar
 from experiments.restoring import babilong_model
 from experiments.shared_flags import SAMPLES
 
@@ -84,12 +84,12 @@ def _look(
         build_sample(books, question, tokens, sample_rng(_STREAM, index))
         for index, question in zip(range(contexts), questions, strict=False)
     ]
-    with reading_progress() as progress:
+    with ReadingBar("segments") as bar:
         overlap = task.segment_overlap
-        bar = progress.add_task("segments", total=count_overlapping(tokens, size, overlap))
+        total = count_overlapping(tokens, size, overlap)
         rows, opened = gate_statistics(
             model, params, samples, size, _TEXTS.value,
-            lambda done: progress.update(bar, completed=done), overlap,
+            lambda done: bar.update(f"{contexts} contexts", done, total), overlap,
         )  # fmt: skip
     texts: list[dict[str, object]] = [
         {"gate": one.gate, "layer": one.layer, "text": tokenizer.decode(one.tokens)}

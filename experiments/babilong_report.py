@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from armt_jax.config import BabilongExperiment
@@ -16,6 +15,7 @@ from armt_jax.evaluation.results import git_commit
 from armt_jax.models.protocol import Params
 from armt_jax.tasks.babilong import setup
 from armt_jax.training.loop import Trainer, TrainResult
+from experiments.reading_bar import ReadingBar
 from experiments.retrieval_report import model_name
 
 FOLDER = "evaluation"
@@ -62,36 +62,19 @@ def evaluate_lengths(
         "trained_tokens": config.trained_tokens,
     }
     cells: list[BabilongCell] = []
-    with reading_progress() as progress:
-        task = progress.add_task("", total=1)
+    with ReadingBar() as bar:
 
         def show(length: str, done: int, total: int) -> None:
-            progress.update(task, description=f"{length} tokens", completed=done, total=total)
+            bar.update(f"{config.task.task}, length {length}", done, total)
 
         evaluator = BabilongEvaluator(config, params, step, folder / FOLDER, show)
         for length in lengths:
             cells.append(cell(evaluator.answers(length, samples), **about))
             write_cells(folder / FOLDER / FILE_NAME, cells)
             one = cells[-1]
-            progress.console.print(
-                f"{one.task}, {length} tokens: {one.correct} of {one.samples} right",
-                highlight=False,
-            )
+            bar.message(f"{one.task}, {length} tokens: {one.correct} of {one.samples} right")
     print_cells(cells, f"{config.name}, step {step:,}")
     return cells
-
-
-def reading_progress() -> Progress:
-    """A bar of tokens read, with the time that is left; shown on a terminal only."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def print_cells(cells: Sequence[BabilongCell], title: str) -> None:

@@ -26,9 +26,10 @@ from armt_jax.streaming import fast_reader
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.questions import evaluation_questions
 from experiments import errors
-from experiments.babilong_report import FOLDER, reading_progress
+from experiments.babilong_report import FOLDER
 from experiments.command_line import numbers, parse_flags
 from experiments.measurements import print_table, write_measurement
+from experiments.reading_bar import ReadingBar
 from experiments.restoring import babilong_model
 
 SCHEMA = ("armt_jax.retention", 2)
@@ -82,8 +83,7 @@ def _measure(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"retention_{step}_{_CONTEXTS.value}x{_STORY.value}_{max(segments)}"
     total, rows = contexts[0].num_tokens, []
-    with reading_progress() as progress:
-        bar = progress.add_task("tokens", total=total)
+    with ReadingBar() as bar:
         for row in measure_retention(
             fast_reader(
                 create_model(config.model), params, task.segment_size, segment_overlap=overlap
@@ -93,12 +93,10 @@ def _measure(
             asked,
             segments,
             folder / name,
-            lambda done: progress.update(bar, completed=done),
+            lambda done: bar.update(f"each of {len(contexts)} contexts", done, total),
         ):
             rows.append(row)
-            progress.console.print(
-                f"{row.segments:,} segments: {row.kept} of {row.known} facts kept", highlight=False
-            )
+            bar.message(f"{row.segments:,} segments: {row.kept} of {row.known} facts kept")
     return rows
 
 

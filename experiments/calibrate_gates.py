@@ -38,6 +38,7 @@ from armt_jax.tasks.babilong.stage_data import babilong_data
 from experiments import errors
 from experiments.command_line import parse_flags
 from experiments.measurements import print_table, write_measurement
+from experiments.reading_bar import ReadingBar
 from experiments.restoring import babilong_model
 from experiments.shared_flags import CHECKPOINT
 
@@ -121,7 +122,13 @@ def _measure(config: BabilongExperiment, model: ARMT, params: Params) -> GateMar
         question = maker.questions.question(int(rng.integers(maker.questions.num_questions)))
         samples.append(build_sample(maker.books, question, tokens, rng))
     facts = fact_logits(model, params, samples, size, config.task.segment_overlap)
-    noise = [read.logits for read in read_noise(model, params, maker, _NOISE.value, _STREAM + 1)]
+    noise, found = [], 0
+    with ReadingBar("segments") as bar:
+        bar.update("noise", 0, _NOISE.value)
+        for read in read_noise(model, params, maker, _NOISE.value, _STREAM + 1):
+            noise.append(read.logits)
+            found += read.logits.size
+            bar.update("noise", min(found, _NOISE.value), _NOISE.value)
     return GateMargins(facts, np.concatenate(noise))
 
 

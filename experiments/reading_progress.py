@@ -1,4 +1,4 @@
-"""Reading a document with a bar on the terminal, and stopping where a signal asks to."""
+"""Reading a document with its progress shown, and stopping where a signal asks to."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.text import Text
-
 from armt_jax.reading import Document, Memory, Progress
 from armt_jax.training.interruption import Interrupted, SignalWatch
+from experiments.reading_bar import ReadingBar
 
 
 class ReadingInterruptedError(Interrupted):
@@ -29,13 +25,6 @@ class ReadingInterruptedError(Interrupted):
         self.step = progress.tokens
 
 
-class _Rate(ProgressColumn):
-    """Tokens a second of this reading, without those of an earlier one."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f} tokens/s")
-
-
 def read_with_progress(
     memory: Memory, document: Document, path: Path, snapshot_seconds: float
 ) -> None:
@@ -48,23 +37,12 @@ def read_with_progress(
     before = memory.texts[-1].tokens if memory.is_reading else 0
     if before:
         print(f"{path}: going on from token {before:,}", file=sys.stderr)
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens"),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
     started = time.monotonic()
-    with (
-        SignalWatch() as watch,
-        Bar(*columns, console=console, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task(document.name, total=document.num_tokens, completed=before)
+    with SignalWatch() as watch, ReadingBar() as bar:
+        total = document.num_tokens
 
         def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.tokens)
+            bar.update(document.name, progress.tokens, total)
             if watch.received is not None:
                 raise ReadingInterruptedError(watch.received, progress)
 

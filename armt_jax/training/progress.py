@@ -39,7 +39,7 @@ class Status:
         match = "-" if self.exact_match is None else f"{self.exact_match:.3f}"
         return (
             f"loss {self.loss:.4f}  exact match {match}  {self.tokens_per_second:,.0f} tokens/s"
-            f"  ETA {_clock(self.seconds_left)}"
+            f"  ETA {clock_time(self.seconds_left)}"
         )
 
 
@@ -105,7 +105,8 @@ class ProgressDisplay:
             self.message(f"{self._prefix}  step {status.step:,}  {text}")
 
 
-def _clock(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
+    """Seconds as ``m:ss``, or ``h:mm:ss``."""
     minutes, second = divmod(round(max(0.0, seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
