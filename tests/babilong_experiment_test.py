@@ -23,6 +23,8 @@ from armt_jax.evaluation.babilong_results import (
     write_cells,
 )
 from armt_jax.models import create_model
+from armt_jax.tasks.babilong.invented import invented_moves
+from armt_jax.tasks.babilong.invented_relations import invented_relations
 from armt_jax.tasks.babilong.stage_data import BabilongData
 from armt_jax.training.experiment_stages import create_stages
 from configs import babilong
@@ -102,6 +104,17 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
     plain[group][field] = value
     with pytest.raises(ConfigError, match=message):
         from_config_dict(plain)
+
+
+def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
+    for task, invention, queries in (("qa1", invented_moves, 2), ("qa4", invented_relations, 4)):
+        (tmp_path / task).mkdir()
+        config = tiny(tmp_path / task)
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, task=task))
+        data = create_stages(config)[0].data
+        assert isinstance(data, BabilongData)
+        assert data.maker.invention is invention
+        assert data.maker.num_queries == queries
 
 
 def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from armt_jax.recurrence.segmenting import check_overlap, overlapping
 from armt_jax.tasks.babilong.babi import Question
 from armt_jax.tasks.babilong.dense_contexts import Segments, spread, write_densely
 from armt_jax.tasks.babilong.events import SIMULATED_TASKS
-from armt_jax.tasks.babilong.invented import fact_counts, invented_moves
+from armt_jax.tasks.babilong.invented import Invention, fact_counts, invented_moves
 from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.noise import TokenisedBooks
 from armt_jax.tasks.babilong.planting import Planter
@@ -94,8 +94,9 @@ class ExampleMaker:
       max_facts: of a story, 0 for any number.
       facts_per_segment: 0: facts stand anywhere. Else forked contexts have 1 to so many facts in
         each segment, and noise between them that fills up to a share ``noise`` of the rest.
-      names: of such contexts, 0: stories of the task; else moves of people to places that have so
-        many names between them (``invented``), at most ``max_facts``.
+      names: of such contexts, 0: stories of the task; else facts that ``invention`` makes up, about
+        people, places or rooms that have so many names between them, at most ``max_facts``.
+      invention: ``invented_moves``, or ``invented_relations``.
       noise_before, noise_behind: segments more of forked contexts, in front and behind, of which
         a random number holds noise and the others are padding.
       likeness, noise_choices: each segment behind is chosen among so many at most (``surround``).
@@ -120,6 +121,7 @@ class ExampleMaker:
     facts_per_segment: int = 0
     noise: float = 1.0
     names: int = 0
+    invention: Invention = invented_moves
     noise_before: int = 0
     noise_behind: int = 0
     likeness: FactLikeness | None = None
@@ -180,7 +182,7 @@ class ExampleMaker:
             counts = fact_counts(
                 shape[0], self.facts_per_segment, self.max_facts, self.random_segments, rng
             )
-            facts, asked = invented_moves(tokenizer, self.names, counts, shape[1], rng)
+            facts, asked = self.invention(tokenizer, self.names, counts, shape[1], rng)
             return *write_densely(self.books, facts, shape, self.noise, rng), asked
         question, facts = self._dense_question(rng)
         context, mask = write_densely(self.books, facts, shape, self.noise, rng)

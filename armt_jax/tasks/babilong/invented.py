@@ -9,6 +9,7 @@ only the right pair answers (``BUILD_NOTES.md``, "Training on BABILong").
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,11 @@ from armt_jax.tasks.babilong.sample import Query
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 
 _PERSON, _PLACE = "Mary", "bathroom"
+
+Invention = Callable[
+    [BabilongTokenizer, int, list[int], int, np.random.Generator], tuple[Segments, list[Query]]
+]
+"""Facts of each segment and questions about them, of the arguments of ``invented_moves``."""
 
 
 class Forms(NamedTuple):
@@ -55,16 +61,25 @@ def sentence_forms(tokenizer: BabilongTokenizer, names: int) -> Forms:
             f"curriculum.names = {names}: needs a tokenizer with {_PERSON!r} and {_PLACE!r} as one "
             "token each, within a sentence"
         )
-    used = {tokenizer.gen_id, tokenizer.end_id, tokenizer.pad_id, *question}
-    used |= {token for ids in facts for token in ids} - {person, place}
+    used = {*question} | {token for ids in facts for token in ids} - {person, place}
+    chosen = name_ids(tokenizer, used, names)
+    return Forms(facts, question, question.index(person), chosen)
+
+
+def name_ids(tokenizer: BabilongTokenizer, used: set[int], names: int) -> np.ndarray:
+    """So many ids of ``tokenizer`` but for those ``used`` and the special ones, spread over all.
+
+    Raises:
+      ConfigError: there are fewer.
+    """
+    used = used | {tokenizer.gen_id, tokenizer.end_id, tokenizer.pad_id}
     free = np.array([token for token in range(tokenizer.vocab_size) if token not in used])
     if free.size < names:
         raise ConfigError(
             f"curriculum.names = {names}: must be at most {free.size}, the ids of the tokenizer "
             "that no sentence is made of"
         )
-    chosen = free[np.linspace(0, free.size - 1, names).astype(np.int64)]
-    return Forms(facts, question, question.index(person), chosen)
+    return free[np.linspace(0, free.size - 1, names).astype(np.int64)]
 
 
 def fact_counts(
@@ -103,13 +118,7 @@ def invented_moves(
       ConfigError: segments too short for so many facts.
     """
     forms = sentence_forms(tokenizer, names)
-    longest = max(map(len, forms.facts))
-    if max(counts) * longest > segment_size:
-        raise ConfigError(
-            f"curriculum.facts_per_segment = {max(counts)}: must be at most "
-            f"{segment_size // longest} with names, whose facts have up to {longest} tokens, in "
-            f"segments of {segment_size}"
-        )
+    check_room(max(map(len, forms.facts)), counts, segment_size)
     total = sum(counts)
     people = int(rng.integers(-(-total // 2), total, endpoint=True))
     chosen = rng.choice(forms.names, people, replace=False)
@@ -129,6 +138,25 @@ def invented_moves(
 def _query(tokenizer: BabilongTokenizer, forms: Forms, person: int, place: int) -> Query:
     question = [*forms.question]
     question[forms.person] = person
-    tokens = np.array([*question, tokenizer.gen_id, place, tokenizer.end_id], np.int32)
+    return query_of_ids(tokenizer, question, place)
+
+
+def query_of_ids(tokenizer: BabilongTokenizer, question: list[int], answer: int) -> Query:
+    """Question, GEN, an answer of one token, end."""
+    tokens = np.array([*question, tokenizer.gen_id, answer, tokenizer.end_id], np.int32)
     position = np.arange(tokens.size)
     return Query(tokens, (position >= len(question)) & (position < tokens.size - 1))
+
+
+def check_room(longest: int, counts: list[int], segment_size: int) -> None:
+    """Refuse more facts of ``longest`` tokens than a segment has room for.
+
+    Raises:
+      ConfigError: so it is.
+    """
+    if max(counts) * longest > segment_size:
+        raise ConfigError(
+            f"curriculum.facts_per_segment = {max(counts)}: must be at most "
+            f"{segment_size // longest} with names, whose facts have up to {longest} tokens, in "
+            f"segments of {segment_size}"
+        )

@@ -17,6 +17,8 @@ from armt_jax.processes import is_main
 from armt_jax.recurrence.gates import with_gates
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
+from armt_jax.tasks.babilong.invented import invented_moves
+from armt_jax.tasks.babilong.invented_relations import invented_relations
 from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.mining import MinedNoise, mine
 from armt_jax.tasks.babilong.noise import TokenisedBooks
@@ -137,8 +139,10 @@ def _stage(
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names, planted = curriculum.names[index], curriculum.noise_planted[index]
     planter = Planter(likeness, planted) if likeness is not None and planted else None
-    # Of invented people each can be asked about.
-    most = min(max_facts, _MOST_QUERIES) if names else sizes.count
+    # Of invented people each can be asked about, of invented relations both rooms.
+    relations = task.task == "qa4"
+    named = max_facts * (2 if relations else 1)
+    most = min(named, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
     before, behind = curriculum.noise_before[index], curriculum.noise_behind[index]
     training, validation = (
@@ -154,6 +158,7 @@ def _stage(
             facts_per_segment=each,
             noise=curriculum.noise[index],
             names=names,
+            invention=invented_relations if relations else invented_moves,
             noise_before=before,
             noise_behind=behind,
             likeness=likeness,

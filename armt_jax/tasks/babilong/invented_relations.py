@@ -1,0 +1,171 @@
+"""qa4's relations between many rooms, whose names are any tokens: binding is learnt there.
+
+qa4 has two facts and eight questions. Who knows the direction but not the room, or the room but not
+the direction, is right two times out of three, and a small model that starts there stays there
+(``BUILD_NOTES.md``, "Training on BABILong"). With many facts about few rooms, and many names,
+nearly every question is one that only room and direction together answer.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.tasks.babilong.dense_contexts import Segments
+from armt_jax.tasks.babilong.events import OPPOSITE, RELATION, Event, sentence
+from armt_jax.tasks.babilong.invented import check_room, name_ids, query_of_ids
+from armt_jax.tasks.babilong.sample import Query
+from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
+
+_ROOM, _OTHER = "bathroom", "kitchen"
+# A direction and its opposite relate the same rooms.
+_AXES = (("north", "south"), ("east", "west"))
+
+
+class Form(NamedTuple):
+    """A sentence with places for names.
+
+    Attributes:
+      ids: of the sentence with some names in it.
+      slots: positions of the names, in the order of the sentence.
+    """
+
+    ids: tuple[int, ...]
+    slots: tuple[int, ...]
+
+    def of(self, *names: int) -> list[int]:
+        """The sentence about ``names``."""
+        filled = [*self.ids]
+        for slot, name in zip(self.slots, names, strict=True):
+            filled[slot] = name
+        return filled
+
+
+class RelationForms(NamedTuple):
+    """Sentences of qa4 as ids.
+
+    Attributes:
+      facts: of each direction, ``The A is north of the B.``
+      what: of each direction, ``What is north of the B?``
+      of_what: of each direction, ``What is the A north of?``
+      names: ids that can stand for a room.
+    """
+
+    facts: dict[str, Form]
+    what: dict[str, Form]
+    of_what: dict[str, Form]
+    names: np.ndarray
+
+
+@functools.lru_cache(maxsize=8)
+def relation_forms(tokenizer: BabilongTokenizer, names: int) -> RelationForms:
+    """The forms in the words of ``tokenizer``, and so many of its ids, spread over all of them.
+
+    Raises:
+      ConfigError: a room that is several tokens, or fewer ids than ``names``.
+    """
+
+    def facts(room: str, other: str) -> list[list[int]]:
+        events = (Event(RELATION, room, other, direction) for direction in OPPOSITE)
+        return tokenizer.facts([sentence(event, "", False) for event in events])
+
+    def what(room: str) -> list[list[int]]:
+        return [tokenizer.bare(f"What is {direction} of the {room}?") for direction in OPPOSITE]
+
+    def of_what(room: str) -> list[list[int]]:
+        return [tokenizer.bare(f"What is the {room} {direction} of?") for direction in OPPOSITE]
+
+    kinds = (
+        (facts(_ROOM, _OTHER), facts(_OTHER, _ROOM), 2),
+        (what(_ROOM), what(_OTHER), 1),
+        (of_what(_ROOM), of_what(_OTHER), 1),
+    )
+    told, asked, asked_of = (
+        {
+            direction: _form(one, other, slots, names)
+            for direction, one, other in zip(OPPOSITE, these, others, strict=True)
+        }
+        for these, others, slots in kinds
+    )
+    used = {
+        token for kind in (told, asked, asked_of) for form in kind.values() for token in form.ids
+    }
+    return RelationForms(told, asked, asked_of, name_ids(tokenizer, used, names))
+
+
+def _form(ids: list[int], others: list[int], slots: int, names: int) -> Form:
+    """The names of a sentence are where it differs from one with other names."""
+    differ = tuple(at for at, pair in enumerate(zip(ids, others, strict=False)) if len({*pair}) > 1)
+    if len(differ) != slots:
+        raise ConfigError(
+            f"curriculum.names = {names}: needs a tokenizer with {_ROOM!r} and {_OTHER!r} as one "
+            "token each, within a sentence"
+        )
+    return Form(tuple(ids), differ)
+
+
+def invented_relations(
+    tokenizer: BabilongTokenizer,
+    names: int,
+    counts: list[int],
+    segment_size: int,
+    rng: np.random.Generator,
+) -> tuple[Segments, list[Query]]:
+    """Facts, so many of each segment, and both ends of every one asked about, in random order.
+
+    A room has at most one neighbour in each direction, and of two facts or more most rooms have
+    several. Each question has one of qa4's two forms, at random.
+
+    Args:
+      tokenizer: of facts and questions.
+      names: so many ids are names; at least two more than half the number of facts.
+      counts: facts of each segment.
+      segment_size: tokens of one.
+      rng: all that is random.
+
+    Raises:
+      ConfigError: segments too short for so many facts, or too few names.
+    """
+    forms = relation_forms(tokenizer, names)
+    check_room(max(len(form.ids) for form in forms.facts.values()), counts, segment_size)
+    relations = _draw(forms.names, sum(counts), rng)
+    facts = iter([forms.facts[where].of(room, other) for room, where, other in relations])
+    segments: Segments = [[next(facts) for _ in range(count)] for count in counts]
+    queries = []
+    for room, where, other in relations:
+        for answer, direction, asked in ((room, where, other), (other, OPPOSITE[where], room)):
+            if rng.integers(2):
+                question = forms.what[direction].of(asked)
+            else:
+                question = forms.of_what[OPPOSITE[direction]].of(asked)
+            queries.append(query_of_ids(tokenizer, question, answer))
+    return segments, [queries[index] for index in rng.permutation(len(queries))]
+
+
+def _draw(names: np.ndarray, total: int, rng: np.random.Generator) -> list[tuple[int, str, int]]:
+    """``total`` relations: a room, its direction from the other, the other."""
+    fewest = total // 2 + 2
+    if names.size < fewest:
+        raise ConfigError(
+            f"curriculum.names = {names.size}: must be at least {fewest} for {total} facts"
+        )
+    most = min(fewest + total // 4, names.size)
+    count = int(rng.integers(fewest, most, endpoint=True))
+    rooms = rng.choice(names, count, replace=False)
+    taken = {direction: np.zeros(count, bool) for direction in OPPOSITE}
+    found = []
+    for _ in range(total):
+        # Where two rooms are free on either side, one of them has a neighbour to be found.
+        axes = [axis for axis in _AXES if np.sum(~taken[axis[0]]) >= 2]
+        axis = axes[int(rng.integers(len(axes)))]
+        where = axis[int(rng.integers(2))]
+        other = rng.choice(np.flatnonzero(~taken[where]))
+        free = ~taken[OPPOSITE[where]]
+        free[other] = False
+        room = rng.choice(np.flatnonzero(free))
+        taken[where][other] = taken[OPPOSITE[where]][room] = True
+        found.append((int(rooms[room]), where, int(rooms[other])))
+    return found
