@@ -1,9 +1,9 @@
 """qa4's relations between many rooms, whose names are any tokens: binding is learnt there.
 
-qa4 has two facts and eight questions. Who knows the direction but not the room, or the room but not
-the direction, is right two times out of three, and a small model that starts there stays there
-(``BUILD_NOTES.md``, "Training on BABILong"). With many facts about few rooms, and many names,
-nearly every question is one that only room and direction together answer.
+In qa4 who knows the room but not the direction, or the direction but not the room, is right two
+times out of three, and a small model that starts there stays there (``BUILD_NOTES.md``, "Training
+on BABILong"). With many facts about few rooms, which have many names, room and direction together
+answer, and hardly ever one of them alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from armt_jax.tasks.babilong.sample import Query
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 
 _ROOM, _OTHER = "bathroom", "kitchen"
-# A direction and its opposite relate the same rooms.
-_AXES = (("north", "south"), ("east", "west"))
 
 
 class Form(NamedTuple):
@@ -114,14 +112,14 @@ def invented_relations(
     segment_size: int,
     rng: np.random.Generator,
 ) -> tuple[Segments, list[Query]]:
-    """Facts, so many of each segment, and both ends of every one asked about, in random order.
+    """Facts, so many of each segment, and of each the room that it begins with asked, as v1.2 asks.
 
-    A room has at most one neighbour in each direction, and of two facts or more most rooms have
-    several. Each question has one of qa4's two forms, at random.
+    The facts are about few rooms, and a room has at most one neighbour in each direction. A
+    question has one of qa4's two forms, at random; they come in random order.
 
     Args:
       tokenizer: of facts and questions.
-      names: so many ids are names; at least two more than half the number of facts.
+      names: so many ids are names; at least one and a half times the number of facts, rounded up.
       counts: facts of each segment.
       segment_size: tokens of one.
       rng: all that is random.
@@ -136,36 +134,37 @@ def invented_relations(
     segments: Segments = [[next(facts) for _ in range(count)] for count in counts]
     queries = []
     for room, where, other in relations:
-        for answer, direction, asked in ((room, where, other), (other, OPPOSITE[where], room)):
-            if rng.integers(2):
-                question = forms.what[direction].of(asked)
-            else:
-                question = forms.of_what[OPPOSITE[direction]].of(asked)
-            queries.append(query_of_ids(tokenizer, question, answer))
+        if rng.integers(2):
+            question = forms.what[where].of(other)
+        else:
+            question = forms.of_what[OPPOSITE[where]].of(other)
+        queries.append(query_of_ids(tokenizer, question, room))
     return segments, [queries[index] for index in rng.permutation(len(queries))]
 
 
 def _draw(names: np.ndarray, total: int, rng: np.random.Generator) -> list[tuple[int, str, int]]:
-    """``total`` relations: a room, its direction from the other, the other."""
-    fewest = total // 2 + 2
-    if names.size < fewest:
+    """``total`` relations: a room, its direction from the other, the other.
+
+    Two to four directions of a few rooms, as many as there are relations: neither alone says much.
+    """
+    count = min(int(rng.integers(2, 4, endpoint=True)), total)
+    few = -(-total // count)
+    if names.size < few + total:
         raise ConfigError(
-            f"curriculum.names = {names.size}: must be at least {fewest} for {total} facts"
+            f"curriculum.names = {names.size}: must be at least {total + -(-total // 2)} for "
+            f"{total} relations between rooms"
         )
-    most = min(fewest + total // 4, names.size)
-    count = int(rng.integers(fewest, most, endpoint=True))
-    rooms = rng.choice(names, count, replace=False)
-    taken = {direction: np.zeros(count, bool) for direction in OPPOSITE}
+    rooms = rng.choice(names, few + total, replace=False)
+    directions = rng.choice(tuple(OPPOSITE), count, replace=False).tolist()
+    places = [(where, other) for where in directions for other in range(few)]
+    chosen = [places[index] for index in rng.choice(len(places), total, replace=False)]
+    taken = {direction: np.zeros(rooms.size, bool) for direction in OPPOSITE}
+    for where, other in chosen:
+        taken[where][other] = True
     found = []
-    for _ in range(total):
-        # Where two rooms are free on either side, one of them has a neighbour to be found.
-        axes = [axis for axis in _AXES if np.sum(~taken[axis[0]]) >= 2]
-        axis = axes[int(rng.integers(len(axes)))]
-        where = axis[int(rng.integers(2))]
-        other = rng.choice(np.flatnonzero(~taken[where]))
-        free = ~taken[OPPOSITE[where]]
-        free[other] = False
-        room = rng.choice(np.flatnonzero(free))
-        taken[where][other] = taken[OPPOSITE[where]][room] = True
+    for where, other in chosen:
+        back = taken[OPPOSITE[where]]
+        room = int(rng.choice([one for one in np.flatnonzero(~back) if one != other]))
+        back[room] = True
         found.append((int(rooms[room]), where, int(rooms[other])))
     return found

@@ -139,10 +139,8 @@ def _stage(
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names, planted = curriculum.names[index], curriculum.noise_planted[index]
     planter = Planter(likeness, planted) if likeness is not None and planted else None
-    # Of invented people each can be asked about, of invented relations both rooms.
-    relations = task.task == "qa4"
-    named = max_facts * (2 if relations else 1)
-    most = min(named, _MOST_QUERIES) if names else sizes.count
+    # Of invented people, and of the first rooms of invented relations, each can be asked about.
+    most = min(max_facts, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
     before, behind = curriculum.noise_before[index], curriculum.noise_behind[index]
     training, validation = (
@@ -158,7 +156,7 @@ def _stage(
             facts_per_segment=each,
             noise=curriculum.noise[index],
             names=names,
-            invention=invented_relations if relations else invented_moves,
+            invention=invented_relations if task.task == "qa4" else invented_moves,
             noise_before=before,
             noise_behind=behind,
             likeness=likeness,
