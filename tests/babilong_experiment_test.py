@@ -58,7 +58,7 @@ def tiny(folder: Path, **task: Any) -> BabilongExperiment:
 
 
 @pytest.mark.parametrize("preset", babilong.PRESETS)
-@pytest.mark.parametrize("task", ["qa1", "qa20"])
+@pytest.mark.parametrize("task", ["qa1", "qa4", "qa20"])
 def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
     plain = values(f"{task},{preset}")
     config = from_config_dict(plain)
@@ -109,12 +109,15 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
 def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
     for task, invention in (("qa1", invented_moves), ("qa4", invented_relations)):
         (tmp_path / task).mkdir()
-        config = tiny(tmp_path / task)
-        config = dataclasses.replace(config, task=dataclasses.replace(config.task, task=task))
+        plain = values(f"{task},tiny") | {"workdir": str(tmp_path / task)}
+        config = from_config_dict(plain)
+        assert isinstance(config, BabilongExperiment)
         data = create_stages(config)[0].data
         assert isinstance(data, BabilongData)
         assert data.maker.invention is invention
         assert data.maker.num_queries == 2
+        example = data.maker.forked(np.random.default_rng(0))
+        assert example.query_mask.any()
 
 
 def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
