@@ -106,6 +106,16 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
         from_config_dict(plain)
 
 
+def test_qa4_has_names_for_the_rooms_of_all_relations() -> None:
+    plain = values("qa4,tiny")
+    plain["curriculum"]["max_facts"] = [11, 0]
+    message = r"curriculum.names\[0\] = 16: must be 0, or at least 17 for 11 facts of qa4"
+    with pytest.raises(ConfigError, match=message):
+        from_config_dict(plain)
+    plain["curriculum"]["names"] = [17, 0]
+    from_config_dict(plain)
+
+
 def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
     for task, invention in (("qa1", invented_moves), ("qa4", invented_relations)):
         (tmp_path / task).mkdir()

@@ -121,6 +121,12 @@ class BabilongExperiment(Experiment):
             values = getattr(self.curriculum, name)
             right = self.model.family == "armt" or not any(values)
             require(right, f"curriculum.{name}", values, accepted)
+        for stage, names in enumerate(self.curriculum.names if self.task.task == "qa4" else ()):
+            # A relation has a room of its own, and one that at least two relations have.
+            facts = self.curriculum.max_facts[stage]
+            fewest = facts + -(-facts // 2)
+            message = f"must be 0, or at least {fewest} for {facts} facts of qa4 (max_facts)"
+            require(names == 0 or names >= fewest, f"curriculum.names[{stage}]", names, message)
 
     @property
     def trained_tokens(self) -> int:
