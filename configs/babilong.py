@@ -118,6 +118,8 @@ def _relations() -> dict[str, Any]:
             "num_segments": (8,) * 3 + (4,) * 3 + (8,) * 7,
             "max_facts": (8, 16, 16, *(0,) * 10),
             "facts_per_segment": (1, 2, 2, 2, 2, 2, *(0,) * 7),
+            # Of opposite directions one pair is told apart long before the other.
+            "max_steps": (3000, 1500, 600, 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
         }
     }
 
