@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from armt_jax.processes import is_main
-from armt_jax.training.progress import clock_time
+from armt_jax.training.progress import BarOrLines, clock_time
 
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -25,11 +23,10 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:,.0f} {unit}/s")
 
 
-class ReadingBar:
-    """A context manager that shows, on the error stream, how much of a reading is done.
+class ReadingBar(BarOrLines):
+    """How much of a reading is done.
 
-    Hours of reading on a machine without a terminal leave a line a minute in the log. Of several
-    processes only the first one shows anything.
+    Hours of reading on a machine without a terminal leave a line a minute in the log.
     """
 
     def __init__(
@@ -39,37 +36,18 @@ class ReadingBar:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``unit`` is what is counted; ``now`` tells seconds."""
-        self._console = console or Console(stderr=True, highlight=False, quiet=not is_main())
-        self._live = self._console.is_terminal
-        self._bar = Progress(
+        super().__init__(
+            console,
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             TextColumn(f"{{task.completed:,.0f}}/{{task.total:,.0f}} {escape(unit)}"),
             _Rate(),
             TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._live,
         )
         self._unit, self._now = unit, now
         self._task = self._bar.add_task("", total=None, visible=False, unit=unit)
         self._description = ""
         self._since: tuple[float, float] | None = None
-
-    def __enter__(self) -> ReadingBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def message(self, text: str) -> None:
-        """One line that stays."""
-        self._bar.console.print(text, markup=False, soft_wrap=True)
 
     def update(self, description: str, completed: float, total: float) -> None:
         """So many of ``total`` are read of ``description``; another one begins a new bar.

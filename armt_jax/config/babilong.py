@@ -91,9 +91,9 @@ class BabilongCurriculum:
     noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
     looking up, and telling facts of one segment apart, is learnt there first.
     With ``names`` above 0 the facts of such segments are moves of invented people to invented
-    places, in qa4 relations between invented rooms, with so many names between them, and all that
-    they tell is asked about: telling facts of one segment apart is learnt there
-    (``tasks/babilong/invented.py``, ``invented_relations.py``).
+    places, in qa4 relations between invented rooms, with so many names between them, and
+    every person, or the first room of every relation, is asked about: telling facts of one segment
+    apart is learnt there (``tasks/babilong/invented.py``, ``invented_relations.py``).
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
 from armt_jax.processes import is_main
 from armt_jax.training.curriculum import Stage
@@ -43,28 +43,19 @@ class Status:
         )
 
 
-class ProgressDisplay:
-    """A context manager that shows stages, statuses and messages on the error stream.
+class BarOrLines:
+    """A context manager: a bar in a terminal, and messages on the error stream.
 
     Of several processes only the first one shows anything.
     """
 
-    def __init__(self, num_stages: int, console: Console | None = None) -> None:
-        self._num_stages = num_stages
-        self._console = console or Console(file=sys.stderr, highlight=False, quiet=not is_main())
+    def __init__(self, console: Console | None, *columns: ProgressColumn) -> None:
+        """``console`` is the error stream by default; ``columns`` are the bar's."""
+        self._console = console or Console(stderr=True, highlight=False, quiet=not is_main())
         self._live = self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[status]}"),
-            console=self._console,
-            disable=not self._live,
-        )
-        self._task: TaskID | None = None
-        self._prefix = ""
+        self._bar = Progress(*columns, console=self._console, disable=not self._live)
 
-    def __enter__(self) -> ProgressDisplay:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -79,6 +70,22 @@ class ProgressDisplay:
     def message(self, text: str) -> None:
         """One line that stays."""
         self._bar.console.print(text, markup=False, soft_wrap=True)
+
+
+class ProgressDisplay(BarOrLines):
+    """Shows stages and statuses of a training."""
+
+    def __init__(self, num_stages: int, console: Console | None = None) -> None:
+        self._num_stages = num_stages
+        super().__init__(
+            console,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[status]}"),
+        )
+        self._task: TaskID | None = None
+        self._prefix = ""
 
     def stage(self, stage: Stage, step_in_stage: int) -> None:
         """A stage begins, or goes on after ``step_in_stage`` steps."""

@@ -1,9 +1,9 @@
 """qa4's relations between many rooms, whose names are any tokens: binding is learnt there.
 
-In qa4 who knows the room but not the direction, or the direction but not the room, is right two
-times out of three, and a small model that starts there stays there (``BUILD_NOTES.md``, "Training
-on BABILong"). With many facts about few rooms, which have many names, room and direction together
-answer, and hardly ever one of them alone.
+In qa4 who knows the room but not the direction is right two times out of three, and a small model
+that starts there stays there (``BUILD_NOTES.md``, "Training on BABILong"). With many facts about
+few rooms, which have many names, room and direction together answer, and hardly ever one of them
+alone.
 """
 
 from __future__ import annotations
