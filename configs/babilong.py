@@ -94,6 +94,7 @@ def _default(task: str) -> dict[str, Any]:
             "facts_per_segment": (1, 2, 4, 4, 4, 4, *(0,) * 7),
             "noise": (0.0, 0.0, 0.0, 0.0, 0.5, *(1.0,) * 8),
             "names": (48, 48, 48, *(0,) * 10),
+            "turned": (0.5,) * 13,
             "noise_before": (0,) * 13,
             "noise_behind": (0,) * 8 + (8,) + (16,) * 4,
             "noise_choices": (1,) * 9 + (64,) * 4,
@@ -116,10 +117,11 @@ def _relations() -> dict[str, Any]:
     return {
         "curriculum": {
             "num_segments": (8,) * 3 + (4,) * 3 + (8,) * 7,
-            "max_facts": (8, 16, 16, *(0,) * 10),
-            "facts_per_segment": (1, 2, 2, 2, 2, 2, *(0,) * 7),
-            # Of opposite directions one pair is told apart long before the other.
-            "max_steps": (3000, 1500, 600, 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
+            "max_facts": (8, 8, 16, *(0,) * 10),
+            "facts_per_segment": (1, 1, 2, 2, 2, 2, *(0,) * 7),
+            # A direction that is named for itself as often as for its opposite looks like nothing.
+            "turned": (0.0, *(0.5,) * 12),
+            "max_steps": (1500, 1500, 1500, 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
         }
     }
 
@@ -154,6 +156,7 @@ def _paper(task: str) -> dict[str, Any]:
             "facts_per_segment": (0,) * 6,
             "noise": (1.0,) * 6,
             "names": (0,) * 6,
+            "turned": (0.5,) * 6,
             "noise_before": (0,) * 6,
             "noise_behind": (0,) * 6,
             "noise_choices": (1,) * 6,
@@ -181,6 +184,7 @@ def _tiny(task: str) -> dict[str, Any]:
             "facts_per_segment": (1 if task == "qa4" else 2, 0),  # qa4's are longer
             "noise": (0.5, 1.0),
             "names": (16, 0),
+            "turned": (0.0, 0.5),
             "noise_before": (0, 2),
             "noise_behind": (0, 3),
             "noise_choices": (1, 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -90,6 +91,12 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "noise_choices", [2, 1], r"noise_choices\[0\] = 2: must be 1 with"),
         ("curriculum", "noise_planted", [0.0, 1.5], r"noise_planted\[1\] = 1.5: must be from 0"),
         ("curriculum", "noise_planted", [0.5, 0.5], r"noise_planted\[0\] = 0.5: must be 0 with"),
+        (
+            "curriculum",
+            "turned",
+            [-0.1, 0.5],
+            r"curriculum.turned\[0\] = -0.1: must be from 0 to 1",
+        ),
         ("curriculum", "noise_mined", [0, -1], r"noise_mined\[1\] = -1: must be 0 or more"),
         ("curriculum", "noise_mined", [8, 8], r"noise_mined\[0\] = 8: must be 0 with"),
         ("curriculum", "gate_weight", [0.0, -0.1], r"gate_weight\[1\] = -0.1: must be 0, or"),
@@ -117,14 +124,19 @@ def test_qa4_has_names_for_the_rooms_of_all_relations() -> None:
 
 
 def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
-    for task, invention in (("qa1", invented_moves), ("qa4", invented_relations)):
+    for task in ("qa1", "qa4"):
         (tmp_path / task).mkdir()
         plain = values(f"{task},tiny") | {"workdir": str(tmp_path / task)}
         config = from_config_dict(plain)
         assert isinstance(config, BabilongExperiment)
         data = create_stages(config)[0].data
         assert isinstance(data, BabilongData)
-        assert data.maker.invention is invention
+        invention = data.maker.invention
+        if task == "qa1":
+            assert invention is invented_moves
+        else:
+            assert isinstance(invention, functools.partial)
+            assert (invention.func, invention.args) == (invented_relations, (0.0,))
         assert data.maker.num_queries == 2
         example = data.maker.forked(np.random.default_rng(0))
         assert example.query_mask.any()

@@ -22,6 +22,7 @@ _LATER: dict[str, Any] = {
     "noise_planted": 0.0,
     "gate_weight": 0.0,
     "noise_mined": 0,
+    "turned": 0.5,
 }
 
 
@@ -93,7 +94,8 @@ class BabilongCurriculum:
     With ``names`` above 0 the facts of such segments are moves of invented people to invented
     places, in qa4 relations between invented rooms, with so many names between them, and
     every person, or the first room of every relation, is asked about: telling facts of one segment
-    apart is learnt there (``tasks/babilong/invented.py``, ``invented_relations.py``).
+    apart is learnt there (``tasks/babilong/invented.py``, ``invented_relations.py``). Of qa4's
+    questions a share ``turned`` names the opposite direction of the fact's then.
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
@@ -114,6 +116,7 @@ class BabilongCurriculum:
     facts_per_segment: tuple[int, ...]
     noise: tuple[float, ...]
     names: tuple[int, ...]
+    turned: tuple[float, ...]
     noise_before: tuple[int, ...]
     noise_behind: tuple[int, ...]
     noise_choices: tuple[int, ...]
@@ -182,7 +185,7 @@ class BabilongCurriculum:
                 value,
                 f"must be {none} with curriculum.noise_behind[{index}] = 0: no noise behind",
             )
-        for name in ("noise", "noise_planted"):
+        for name in ("noise", "noise_planted", "turned"):
             share = getattr(self, name)[index]
             require(0 <= share <= 1, f"curriculum.{name}[{index}]", share, "must be from 0 to 1")
         target = self.target[index]

@@ -106,6 +106,7 @@ def _form(ids: list[int], others: list[int], slots: int, names: int) -> Form:
 
 
 def invented_relations(
+    turned: float,
     tokenizer: BabilongTokenizer,
     names: int,
     counts: list[int],
@@ -114,10 +115,12 @@ def invented_relations(
 ) -> tuple[Segments, list[Query]]:
     """Facts, so many of each segment, and of each the room that it begins with asked, as v1.2 asks.
 
-    The facts are about few rooms, and a room has at most one neighbour in each direction. A
-    question has one of qa4's two forms, at random; they come in random order.
+    The facts are about few rooms, and a room has at most one neighbour in each direction. The
+    questions come in random order.
 
     Args:
+      turned: share of the questions that name the opposite direction of the fact's, "What is the B
+        south of?" and not "What is north of the B?"; v1.2 has as many of one as of the other.
       tokenizer: of facts and questions.
       names: so many ids are names; at least one and a half times the number of facts, rounded up.
       counts: facts of each segment.
@@ -134,10 +137,10 @@ def invented_relations(
     segments: Segments = [[next(facts) for _ in range(count)] for count in counts]
     queries = []
     for room, where, other in relations:
-        if rng.integers(2):
-            question = forms.what[where].of(other)
-        else:
+        if rng.random() < turned:
             question = forms.of_what[OPPOSITE[where]].of(other)
+        else:
+            question = forms.what[where].of(other)
         queries.append(query_of_ids(tokenizer, question, room))
     return segments, [queries[index] for index in rng.permutation(len(queries))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ def _stage(
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names, planted = curriculum.names[index], curriculum.noise_planted[index]
     planter = Planter(likeness, planted) if likeness is not None and planted else None
+    invention = invented_moves
+    if task.task == "qa4":
+        invention = functools.partial(invented_relations, curriculum.turned[index])
     # Of invented people, and of the first rooms of invented relations, each can be asked about.
     most = min(max_facts, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
@@ -156,7 +160,7 @@ def _stage(
             facts_per_segment=each,
             noise=curriculum.noise[index],
             names=names,
-            invention=invented_relations if task.task == "qa4" else invented_moves,
+            invention=invention,
             noise_before=before,
             noise_behind=behind,
             likeness=likeness,
