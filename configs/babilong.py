@@ -52,6 +52,8 @@ def get_config(variant: str = "qa1") -> ml_collections.ConfigDict:
     config.update(_default(task))
     if task == "qa4":
         config.update(_relations())
+    if task == "qa5":
+        config.update(_gifts())
     if preset == "paper":
         config.update(base.paper())
         config.update(_paper(task))
@@ -122,6 +124,17 @@ def _relations() -> dict[str, Any]:
             # A direction that is named for itself as often as for its opposite looks like nothing.
             "turned": (0.0, *(0.5,) * 12),
             "max_steps": (1500, 1500, 1500, 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
+        }
+    }
+
+
+def _gifts() -> dict[str, Any]:
+    """Gifts have seven tokens and three names: fewer of them, and contexts as long as qa4's."""
+    return {
+        "curriculum": {
+            "num_segments": (8,) * 3 + (4,) * 3 + (8,) * 7,
+            "max_facts": (8, 16, 16, *(0,) * 10),
+            "facts_per_segment": (1, 2, 4, 4, 4, 4, *(0,) * 7),
         }
     }
 

@@ -121,12 +121,20 @@ class BabilongExperiment(Experiment):
             values = getattr(self.curriculum, name)
             right = self.model.family == "armt" or not any(values)
             require(right, f"curriculum.{name}", values, accepted)
-        for stage, names in enumerate(self.curriculum.names if self.task.task == "qa4" else ()):
-            # A relation has a room of its own, and one that at least two relations have.
+        task = self.task.task
+        for stage, names in enumerate(self.curriculum.names):
             facts = self.curriculum.max_facts[stage]
-            fewest = facts + -(-facts // 2)
-            message = f"must be 0, or at least {fewest} for {facts} facts of qa4 (max_facts)"
+            fewest = self._fewest_names(facts)
+            message = f"must be 0, or at least {fewest} for {facts} facts of {task} (max_facts)"
             require(names == 0 or names >= fewest, f"curriculum.names[{stage}]", names, message)
+
+    def _fewest_names(self, facts: int) -> int:
+        """Names that so many invented facts of the task can need."""
+        if self.task.task == "qa4":  # a room of each, and one that at least two relations have
+            return facts + -(-facts // 2)
+        if self.task.task == "qa5":  # a thing of each gift, and one more person than gifts
+            return 2 * facts + 1
+        return facts
 
     @property
     def trained_tokens(self) -> int:

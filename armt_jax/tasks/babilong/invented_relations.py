@@ -16,30 +16,12 @@ import numpy as np
 from armt_jax.config import ConfigError
 from armt_jax.tasks.babilong.dense_contexts import Segments
 from armt_jax.tasks.babilong.events import OPPOSITE, RELATION, Event, sentence
+from armt_jax.tasks.babilong.forms import Form, form_of
 from armt_jax.tasks.babilong.invented import check_room, name_ids, query_of_ids
 from armt_jax.tasks.babilong.sample import Query
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 
 _ROOM, _OTHER = "bathroom", "kitchen"
-
-
-class Form(NamedTuple):
-    """A sentence with places for names.
-
-    Attributes:
-      ids: of the sentence with some names in it.
-      slots: positions of the names, in the order of the sentence.
-    """
-
-    ids: tuple[int, ...]
-    slots: tuple[int, ...]
-
-    def of(self, *names: int) -> list[int]:
-        """The sentence about ``names``."""
-        filled = [*self.ids]
-        for slot, name in zip(self.slots, names, strict=True):
-            filled[slot] = name
-        return filled
 
 
 class RelationForms(NamedTuple):
@@ -83,7 +65,7 @@ def relation_forms(tokenizer: BabilongTokenizer, names: int) -> RelationForms:
     )
     told, asked, asked_of = (
         {
-            direction: _form(one, other, slots, names)
+            direction: form_of(one, other, slots, (_ROOM, _OTHER))
             for direction, one, other in zip(OPPOSITE, these, others, strict=True)
         }
         for these, others, slots in kinds
@@ -92,17 +74,6 @@ def relation_forms(tokenizer: BabilongTokenizer, names: int) -> RelationForms:
         token for kind in (told, asked, asked_of) for form in kind.values() for token in form.ids
     }
     return RelationForms(told, asked, asked_of, name_ids(tokenizer, used, names))
-
-
-def _form(ids: list[int], others: list[int], slots: int, names: int) -> Form:
-    """The names of a sentence are where it differs from one with other names."""
-    differ = tuple(at for at, pair in enumerate(zip(ids, others, strict=False)) if len({*pair}) > 1)
-    if len(differ) != slots:
-        raise ConfigError(
-            f"curriculum.names = {names}: needs a tokenizer with {_ROOM!r} and {_OTHER!r} as one "
-            "token each, within a sentence"
-        )
-    return Form(tuple(ids), differ)
 
 
 def invented_relations(

@@ -18,7 +18,8 @@ from armt_jax.processes import is_main
 from armt_jax.recurrence.gates import with_gates
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
-from armt_jax.tasks.babilong.invented import invented_moves
+from armt_jax.tasks.babilong.invented import Invention, invented_moves
+from armt_jax.tasks.babilong.invented_gifts import invented_gifts
 from armt_jax.tasks.babilong.invented_relations import invented_relations
 from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.mining import MinedNoise, mine
@@ -140,9 +141,7 @@ def _stage(
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names, planted = curriculum.names[index], curriculum.noise_planted[index]
     planter = Planter(likeness, planted) if likeness is not None and planted else None
-    invention = invented_moves
-    if task.task == "qa4":
-        invention = functools.partial(invented_relations, curriculum.turned[index])
+    invention = _invention(task.task, curriculum.turned[index])
     # Of invented people, and of the first rooms of invented relations, each can be asked about.
     most = min(max_facts, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
@@ -185,6 +184,12 @@ def _stage(
     mined_from = curriculum.noise_mined[index]
     key = stream_key(config.seed, index, "mining")
     return BabilongData(label, training, validation, scoring, mined_from, key)
+
+
+def _invention(task: str, turned: float) -> Invention:
+    if task == "qa4":
+        return functools.partial(invented_relations, turned)
+    return invented_gifts if task == "qa5" else invented_moves
 
 
 def query_sizes(

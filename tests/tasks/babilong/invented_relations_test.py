@@ -170,7 +170,9 @@ def test_contexts_of_invented_rooms() -> None:
 
 
 def test_what_cannot_be_invented() -> None:
-    with pytest.raises(ConfigError, match=r"names = 30: needs a tokenizer with 'bathroom'"):
+    with pytest.raises(
+        ConfigError, match=r"curriculum.names: needs a tokenizer with 'bathroom' and"
+    ):
         relation_forms(words_tokenizer(), 30)
     with pytest.raises(ConfigError, match=r"names = 5000: must be at most \d+, the ids"):
         relation_forms(TOKENIZER, 5000)
