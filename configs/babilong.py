@@ -27,7 +27,7 @@ bAbI's files, one question a context. ``paper`` has the paper's curriculum (Appe
 and sizes, but asks in a segment of its own and starts from random weights.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 from ml_collections import config_dict
@@ -37,6 +37,53 @@ from armt_jax.config.babilong import BABI_TASKS, SIMULATED_TASKS
 from configs import associative_retrieval as base
 
 PRESETS = ("default", "paper", "tiny")
+
+
+class Invented(NamedTuple):
+    """A stage among invented names, of segments of 32 tokens without noise.
+
+    Attributes:
+      segments, facts, each: at most so many segments, facts, and facts of a segment.
+      difficulty: see ``BabilongCurriculum``.
+      steps, target: it ends after so many, or with this share of right answers.
+    """
+
+    segments: int
+    facts: int
+    each: int
+    difficulty: int
+    steps: int
+    target: float
+
+
+_INVENTED = {
+    "qa1": (
+        Invented(4, 4, 1, 1, 1500, 0.98),
+        Invented(4, 8, 2, 1, 1500, 0.98),
+        Invented(4, 16, 4, 1, 600, 0.85),
+    ),
+    "qa2": (
+        Invented(8, 8, 1, 1, 1500, 0.98),
+        Invented(8, 8, 1, 2, 1500, 0.97),
+        Invented(8, 8, 1, 3, 1500, 0.97),
+        Invented(8, 16, 2, 3, 1500, 0.95),
+        Invented(8, 16, 4, 3, 1000, 0.9),
+    ),
+    # In short contexts the direction alone says too much. And one that questions name for itself
+    # as often as for its opposite looks like nothing: the opposites come later.
+    "qa4": (
+        Invented(8, 8, 1, 1, 1500, 0.98),
+        Invented(8, 8, 1, 2, 1500, 0.98),
+        Invented(8, 16, 2, 2, 1500, 0.85),
+    ),
+    "qa5": (
+        Invented(8, 8, 1, 1, 1500, 0.98),
+        Invented(8, 16, 2, 1, 1500, 0.98),
+        Invented(8, 16, 4, 1, 1000, 0.9),
+    ),
+}
+# Facts that a segment of 32 tokens has room for, where it is not 4.
+_DENSE = {"qa4": 2}
 
 
 def get_config(variant: str = "qa1") -> ml_collections.ConfigDict:
@@ -50,10 +97,6 @@ def get_config(variant: str = "qa1") -> ml_collections.ConfigDict:
         )
     config = ml_collections.ConfigDict(base.default())
     config.update(_default(task))
-    if task == "qa4":
-        config.update(_relations())
-    if task == "qa5":
-        config.update(_gifts())
     if preset == "paper":
         config.update(base.paper())
         config.update(_paper(task))
@@ -89,53 +132,42 @@ def _default(task: str) -> dict[str, Any]:
             "segment_size": 64,
             "segment_overlap": 8,
         },
-        "curriculum": {
-            "num_segments": (4,) * 6 + (8,) * 7,
-            "segment_size": (32,) * 7 + (0,) * 6,
-            "max_facts": (4, 8, 16, *(0,) * 10),
-            "facts_per_segment": (1, 2, 4, 4, 4, 4, *(0,) * 7),
-            "noise": (0.0, 0.0, 0.0, 0.0, 0.5, *(1.0,) * 8),
-            "names": (48, 48, 48, *(0,) * 10),
-            "turned": (0.5,) * 13,
-            "noise_before": (0,) * 13,
-            "noise_behind": (0,) * 8 + (8,) + (16,) * 4,
-            "noise_choices": (1,) * 9 + (64,) * 4,
-            "noise_planted": (0.0,) * 11 + (0.5,) * 2,
-            "noise_mined": (0,) * 10 + (60_000, 100_000, 100_000),
-            "drift_weight": (0.0,) * 13,
-            "gate_weight": (0.0,) * 8 + (0.02,) + (0.1,) * 4,
-            "max_steps": (1500, 1500, 600, 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
-            "target": (0.98, 0.98, 0.85, 0.97, 0.97, 0.97, 0.98, 0.97, *(1.1,) * 5),
-            "num_queries": 0,
-            "random_num_segments": True,
-        },
+        "curriculum": _curriculum(
+            *_INVENTED.get(task, _INVENTED["qa1"]), dense=_DENSE.get(task, 4)
+        ),
         "train": {"eval_every": 25},
         "evaluation": {"lengths": ("1024", "4k", "64k"), "samples": 100, "batch_size": 20},
     }
 
 
-def _relations() -> dict[str, Any]:
-    """Longer contexts to learn in: in short ones the direction alone says too much."""
-    return {
-        "curriculum": {
-            "num_segments": (8,) * 3 + (4,) * 3 + (8,) * 7,
-            "max_facts": (8, 8, 16, *(0,) * 10),
-            "facts_per_segment": (1, 1, 2, 2, 2, 2, *(0,) * 7),
-            # A direction that is named for itself as often as for its opposite looks like nothing.
-            "turned": (0.0, *(0.5,) * 12),
-            "max_steps": (1500, 1500, 1500, 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
-        }
-    }
+def _curriculum(*invented: Invented, dense: int) -> dict[str, Any]:
+    """``invented``, and ten stages of bAbI's own stories, the first three with facts everywhere."""
 
+    def stages(field: str, *others: Any) -> tuple[Any, ...]:
+        return *(getattr(stage, field) for stage in invented), *others
 
-def _gifts() -> dict[str, Any]:
-    """Gifts have seven tokens and three names: fewer of them, and contexts as long as qa4's."""
+    def later(value: Any, *others: Any) -> tuple[Any, ...]:
+        return *(value,) * (len(invented) + 10 - len(others)), *others
+
     return {
-        "curriculum": {
-            "num_segments": (8,) * 3 + (4,) * 3 + (8,) * 7,
-            "max_facts": (8, 16, 16, *(0,) * 10),
-            "facts_per_segment": (1, 2, 4, 4, 4, 4, *(0,) * 7),
-        }
+        "num_segments": stages("segments", *(4,) * 3, *(8,) * 7),
+        "segment_size": later(32, *(0,) * 6),
+        "max_facts": stages("facts", *(0,) * 10),
+        "facts_per_segment": stages("each", *(dense,) * 3, *(0,) * 7),
+        "noise": later(0.0, 0.5, *(1.0,) * 8),
+        "names": (*(48,) * len(invented), *(0,) * 10),
+        "difficulty": stages("difficulty", *(1,) * 10),
+        "noise_before": later(0),
+        "noise_behind": later(0, 8, *(16,) * 4),
+        "noise_choices": later(1, *(64,) * 4),
+        "noise_planted": later(0.0, 0.5, 0.5),
+        "noise_mined": later(0, 60_000, 100_000, 100_000),
+        "drift_weight": later(0.0),
+        "gate_weight": later(0.0, 0.02, *(0.1,) * 4),
+        "max_steps": stages("steps", 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
+        "target": stages("target", 0.97, 0.97, 0.97, 0.98, 0.97, *(1.1,) * 5),
+        "num_queries": 0,
+        "random_num_segments": True,
     }
 
 
@@ -169,7 +201,7 @@ def _paper(task: str) -> dict[str, Any]:
             "facts_per_segment": (0,) * 6,
             "noise": (1.0,) * 6,
             "names": (0,) * 6,
-            "turned": (0.5,) * 6,
+            "difficulty": (1,) * 6,
             "noise_before": (0,) * 6,
             "noise_behind": (0,) * 6,
             "noise_choices": (1,) * 6,
@@ -197,7 +229,7 @@ def _tiny(task: str) -> dict[str, Any]:
             "facts_per_segment": (1 if task == "qa4" else 2, 0),  # qa4's are longer
             "noise": (0.5, 1.0),
             "names": (16, 0),
-            "turned": (0.0, 0.5),
+            "difficulty": (1, 1),
             "noise_before": (0, 2),
             "noise_behind": (0, 3),
             "noise_choices": (1, 4),

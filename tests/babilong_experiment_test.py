@@ -91,11 +91,12 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "noise_choices", [2, 1], r"noise_choices\[0\] = 2: must be 1 with"),
         ("curriculum", "noise_planted", [0.0, 1.5], r"noise_planted\[1\] = 1.5: must be from 0"),
         ("curriculum", "noise_planted", [0.5, 0.5], r"noise_planted\[0\] = 0.5: must be 0 with"),
+        ("curriculum", "difficulty", [0, 1], r"curriculum.difficulty\[0\] = 0: must be at least 1"),
         (
             "curriculum",
-            "turned",
-            [-0.1, 0.5],
-            r"curriculum.turned\[0\] = -0.1: must be from 0 to 1",
+            "difficulty",
+            [1, 2],
+            r"difficulty\[1\] = 2: must be at most 1, what qa1",
         ),
         ("curriculum", "noise_mined", [0, -1], r"noise_mined\[1\] = -1: must be 0 or more"),
         ("curriculum", "noise_mined", [8, 8], r"noise_mined\[0\] = 8: must be 0 with"),
@@ -136,7 +137,7 @@ def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
             assert invention is invented_moves
         else:
             assert isinstance(invention, functools.partial)
-            assert (invention.func, invention.args) == (invented_relations, (0.0,))
+            assert (invention.func, invention.args) == (invented_relations, (1,))
         assert data.maker.num_queries == 2
         example = data.maker.forked(np.random.default_rng(0))
         assert example.query_mask.any()

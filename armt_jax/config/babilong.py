@@ -11,6 +11,8 @@ from armt_jax.config.checks import one_of, positive, require
 TASK_NAME = "babilong"
 BABI_TASKS = tuple(f"qa{number}" for number in range(1, 21))
 SIMULATED_TASKS = BABI_TASKS[:5]
+# How many difficulties invented facts have, where it is more than one.
+INVENTED_DIFFICULTIES = {"qa2": 3, "qa4": 2}
 FACT_SOURCES = ("simulator", "babi")
 NOISE_SOURCES = ("books", "built_in")
 TOKENIZERS = ("gpt2", "small")
@@ -22,7 +24,7 @@ _LATER: dict[str, Any] = {
     "noise_planted": 0.0,
     "gate_weight": 0.0,
     "noise_mined": 0,
-    "turned": 0.5,
+    "difficulty": 1,
 }
 
 
@@ -92,10 +94,10 @@ class BabilongCurriculum:
     noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
     looking up, and telling facts of one segment apart, is learnt there first.
     With ``names`` above 0 the facts of such segments are moves of invented people to invented
-    places, in qa4 relations between invented rooms, with so many names between them, and
-    every person, or the first room of every relation, is asked about: telling facts of one segment
-    apart is learnt there (``tasks/babilong/invented.py``, ``invented_relations.py``). Of qa4's
-    questions a share ``turned`` names the opposite direction of the fact's then.
+    places, in qa2 also what they take and leave, in qa4 relations between invented rooms, in qa5
+    gifts, with so many names between them: telling facts of one segment apart is learnt there
+    (``tasks/babilong/invented.py``, ``invented_*.py``). ``difficulty`` then says how much of the
+    task they hold, 1 to 2 in qa4 and 1 to 3 in qa2.
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
@@ -116,7 +118,7 @@ class BabilongCurriculum:
     facts_per_segment: tuple[int, ...]
     noise: tuple[float, ...]
     names: tuple[int, ...]
-    turned: tuple[float, ...]
+    difficulty: tuple[int, ...]
     noise_before: tuple[int, ...]
     noise_behind: tuple[int, ...]
     noise_choices: tuple[int, ...]
@@ -150,7 +152,7 @@ class BabilongCurriculum:
         )
 
     def _check_stage(self, index: int) -> None:
-        least = dict.fromkeys(("num_segments", "max_steps", "noise_choices"), 1)
+        least = dict.fromkeys(("num_segments", "max_steps", "noise_choices", "difficulty"), 1)
         least |= {"segment_size": 0, "max_facts": 0}
         may_be_0 = ("facts_per_segment", "names", "noise_before", "noise_behind", "noise_mined")
         least |= dict.fromkeys(may_be_0, 0)
@@ -185,7 +187,7 @@ class BabilongCurriculum:
                 value,
                 f"must be {none} with curriculum.noise_behind[{index}] = 0: no noise behind",
             )
-        for name in ("noise", "noise_planted", "turned"):
+        for name in ("noise", "noise_planted"):
             share = getattr(self, name)[index]
             require(0 <= share <= 1, f"curriculum.{name}[{index}]", share, "must be from 0 to 1")
         target = self.target[index]

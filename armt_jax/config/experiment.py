@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from armt_jax.config import babilong, language_modelling
 from armt_jax.config.babilong import (
+    INVENTED_DIFFICULTIES,
     BabilongConfig,
     BabilongCurriculum,
     BabilongEvaluation,
@@ -127,11 +128,17 @@ class BabilongExperiment(Experiment):
             fewest = self._fewest_names(facts)
             message = f"must be 0, or at least {fewest} for {facts} facts of {task} (max_facts)"
             require(names == 0 or names >= fewest, f"curriculum.names[{stage}]", names, message)
+        most = INVENTED_DIFFICULTIES.get(task, 1)
+        for stage, difficulty in enumerate(self.curriculum.difficulty):
+            message = f"must be at most {most}, what {task} has"
+            require(difficulty <= most, f"curriculum.difficulty[{stage}]", difficulty, message)
 
     def _fewest_names(self, facts: int) -> int:
         """Names that so many invented facts of the task can need."""
         if self.task.task == "qa4":  # a room of each, and one that at least two relations have
             return facts + -(-facts // 2)
+        if self.task.task == "qa2":  # a place of each, and of every three a person and a thing
+            return facts + 2 * -(-facts // 3)
         if self.task.task == "qa5":  # a thing of each gift, and one more person than gifts
             return 2 * facts + 1
         return facts

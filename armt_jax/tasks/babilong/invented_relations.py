@@ -77,7 +77,7 @@ def relation_forms(tokenizer: BabilongTokenizer, names: int) -> RelationForms:
 
 
 def invented_relations(
-    turned: float,
+    difficulty: int,
     tokenizer: BabilongTokenizer,
     names: int,
     counts: list[int],
@@ -90,8 +90,8 @@ def invented_relations(
     questions come in random order.
 
     Args:
-      turned: share of the questions that name the opposite direction of the fact's, "What is the B
-        south of?" and not "What is north of the B?"; v1.2 has as many of one as of the other.
+      difficulty: 1: every question names the direction that its fact names, "What is north of the
+        B?"; 2: half of them, as in v1.2, its opposite, "What is the B south of?".
       tokenizer: of facts and questions.
       names: so many ids are names; at least one and a half times the number of facts, rounded up.
       counts: facts of each segment.
@@ -108,7 +108,7 @@ def invented_relations(
     segments: Segments = [[next(facts) for _ in range(count)] for count in counts]
     queries = []
     for room, where, other in relations:
-        if rng.random() < turned:
+        if difficulty > 1 and rng.random() < 0.5:
             question = forms.of_what[OPPOSITE[where]].of(other)
         else:
             question = forms.what[where].of(other)

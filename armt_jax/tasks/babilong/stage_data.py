@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from armt_jax.config import BabilongExperiment, ConfigError
+from armt_jax.config.babilong import INVENTED_DIFFICULTIES
 from armt_jax.evaluation.scoring import MarkedAnswer
 from armt_jax.models.protocol import Params, SegmentModel
 from armt_jax.processes import is_main
@@ -19,6 +20,7 @@ from armt_jax.recurrence.gates import with_gates
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
 from armt_jax.tasks.babilong.invented import Invention, invented_moves
+from armt_jax.tasks.babilong.invented_carrying import invented_carrying
 from armt_jax.tasks.babilong.invented_gifts import invented_gifts
 from armt_jax.tasks.babilong.invented_relations import invented_relations
 from armt_jax.tasks.babilong.likeness import FactLikeness
@@ -141,7 +143,7 @@ def _stage(
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names, planted = curriculum.names[index], curriculum.noise_planted[index]
     planter = Planter(likeness, planted) if likeness is not None and planted else None
-    invention = _invention(task.task, curriculum.turned[index])
+    invention = _invention(task.task, curriculum.difficulty[index])
     # Of invented people, and of the first rooms of invented relations, each can be asked about.
     most = min(max_facts, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
@@ -186,9 +188,10 @@ def _stage(
     return BabilongData(label, training, validation, scoring, mined_from, key)
 
 
-def _invention(task: str, turned: float) -> Invention:
-    if task == "qa4":
-        return functools.partial(invented_relations, turned)
+def _invention(task: str, difficulty: int) -> Invention:
+    if task in INVENTED_DIFFICULTIES:
+        made = {"qa2": invented_carrying, "qa4": invented_relations}[task]
+        return functools.partial(made, difficulty)
     return invented_gifts if task == "qa5" else invented_moves
 
 

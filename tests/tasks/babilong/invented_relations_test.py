@@ -35,7 +35,7 @@ def _world(index: int, most: int = 12) -> tuple[list[str], list[tuple[str, str]]
     """Facts, questions with their answers, names as ``n17`` and the like; counts of facts."""
     rng = sample_rng(5, index)
     counts = fact_counts(4, 3, most, True, rng)
-    segments, queries = invented_relations(0.5, TOKENIZER, 30, counts, 32, rng)
+    segments, queries = invented_relations(2, TOKENIZER, 30, counts, 32, rng)
     assert [len(facts) for facts in segments] == counts
     names = set(relation_forms(TOKENIZER, 30).names.tolist())
 
@@ -92,7 +92,7 @@ def test_neither_room_nor_direction_alone_tells_the_answer() -> None:
     by_room, by_direction, chained = [], [], []
     for index in range(100):
         rng = sample_rng(4, index)
-        segments, _ = invented_relations(0.5, TOKENIZER, 30, [2] * 4, 32, rng)
+        segments, _ = invented_relations(2, TOKENIZER, 30, [2] * 4, 32, rng)
         forms = relation_forms(TOKENIZER, 30)
         slots = forms.facts["north"].slots
         told = [([fact[at] for at in slots], fact[3]) for facts in segments for fact in facts]
@@ -126,21 +126,23 @@ def test_questions_come_in_another_order_than_facts() -> None:
 def test_as_many_facts_as_are_asked_for_with_as_few_names_as_can_be(total: int) -> None:
     for index in range(50):
         segments, queries = invented_relations(
-            0.5, TOKENIZER, total + -(-total // 2), [1] * total, 32, sample_rng(2, index)
+            2, TOKENIZER, total + -(-total // 2), [1] * total, 32, sample_rng(2, index)
         )
         assert len(segments) == total
         assert len(queries) == total
 
 
-@pytest.mark.parametrize("turned", [0.0, 0.3, 1.0])
-def test_so_many_questions_name_the_opposite_direction(turned: float) -> None:
+@pytest.mark.parametrize(("difficulty", "share"), [(1, 0.0), (2, 0.5)])
+def test_so_many_questions_name_the_opposite_direction(difficulty: int, share: float) -> None:
     names = relation_forms(TOKENIZER, 30).names.tolist()
     found = []
     for index in range(60):
-        _, queries = invented_relations(turned, TOKENIZER, 30, [1] * 4, 32, sample_rng(3, index))
+        _, queries = invented_relations(
+            difficulty, TOKENIZER, 30, [1] * 4, 32, sample_rng(3, index)
+        )
         # "What is the B south of?", and not "What is north of the B?"
         found += [query.tokens.tolist()[3] in names for query in queries]
-    assert np.mean(found) == pytest.approx(turned, abs=0.0 if turned in (0, 1) else 0.09)
+    assert np.mean(found) == pytest.approx(share, abs=0.0 if share == 0 else 0.09)
 
 
 def test_contexts_of_invented_rooms() -> None:
@@ -155,7 +157,7 @@ def test_contexts_of_invented_rooms() -> None:
         max_facts=4,
         facts_per_segment=2,
         names=30,
-        invention=functools.partial(invented_relations, 0.5),
+        invention=functools.partial(invented_relations, 2),
         noise=0.0,
         random_segments=False,
     )
@@ -177,6 +179,6 @@ def test_what_cannot_be_invented() -> None:
     with pytest.raises(ConfigError, match=r"names = 5000: must be at most \d+, the ids"):
         relation_forms(TOKENIZER, 5000)
     with pytest.raises(ConfigError, match=r"facts_per_segment = 5: must be at most 4 with names"):
-        invented_relations(0.5, TOKENIZER, 30, [5], 32, sample_rng(0, 0))
+        invented_relations(2, TOKENIZER, 30, [5], 32, sample_rng(0, 0))
     with pytest.raises(ConfigError, match=r"names = 5: must be at least 12 for 8 relations"):
-        invented_relations(0.5, TOKENIZER, 5, [1] * 8, 32, sample_rng(0, 0))
+        invented_relations(2, TOKENIZER, 5, [1] * 8, 32, sample_rng(0, 0))

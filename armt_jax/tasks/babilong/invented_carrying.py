@@ -1,0 +1,196 @@
+"""qa2's people who carry things, many of them, whose names are any tokens: see ``invented``.
+
+To say where a thing is takes two steps: who has it, and where they are; where it was put down, what
+was true then. A small model that is to find out both at once finds neither, so it is first asked
+for each of the two, one of them in a form that bAbI does not have: ``Who has the football?``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from armt_jax.config import ConfigError
+from armt_jax.tasks.babilong.dense_contexts import Segments
+from armt_jax.tasks.babilong.events import DROP, GRAB, MOVE, VERBS, Event, sentence
+from armt_jax.tasks.babilong.forms import Form, form_of
+from armt_jax.tasks.babilong.invented import check_room, name_ids, query_of_ids
+from armt_jax.tasks.babilong.sample import Query
+from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
+
+# A person, a thing and a place, as bAbI has them, and another three.
+_NAMES, _OTHERS = ("Mary", "apple", "bathroom"), ("John", "football", "kitchen")
+_THERE = {MOVE: (False,), GRAB: (False, True), DROP: (False, True)}
+_WHERE_IS_PERSON, _WHO_HAS, _WHERE_IS_THING = range(3)
+_QUESTIONS = ("Where is {0}?", "Who has the {1}?", "Where is the {1}?")
+
+
+class CarryingForms(NamedTuple):
+    """Sentences of qa2 as ids.
+
+    Attributes:
+      facts: of each kind of event, with each of its verbs: who, and the place or the thing.
+      questions: of a person's place, of a thing's holder, of a thing's place.
+      names: ids that can stand for a person, a thing or a place.
+    """
+
+    facts: dict[str, tuple[Form, ...]]
+    questions: tuple[Form, ...]
+    names: np.ndarray
+
+
+@functools.lru_cache(maxsize=8)
+def carrying_forms(tokenizer: BabilongTokenizer, names: int) -> CarryingForms:
+    """The forms in the words of ``tokenizer``, and so many of its ids, spread over all of them.
+
+    Raises:
+      ConfigError: a name that is several tokens, or fewer ids than ``names``.
+    """
+
+    def told(kind: str, person: str, thing: str, place: str) -> list[list[int]]:
+        event = Event(kind, person, place if kind == MOVE else thing)
+        return tokenizer.facts(
+            [sentence(event, verb, there) for verb in VERBS[kind] for there in _THERE[kind]]
+        )
+
+    facts = {
+        kind: tuple(
+            form_of(one, other, 2, _NAMES)
+            for one, other in zip(told(kind, *_NAMES), told(kind, *_OTHERS), strict=True)
+        )
+        for kind in (MOVE, GRAB, DROP)
+    }
+    questions = tuple(
+        form_of(
+            tokenizer.bare(text.format(*_NAMES)), tokenizer.bare(text.format(*_OTHERS)), 1, _NAMES
+        )
+        for text in _QUESTIONS
+    )
+    forms = [form for kind in facts.values() for form in kind] + [*questions]
+    used = {token for form in forms for token in form.ids}
+    return CarryingForms(facts, questions, name_ids(tokenizer, used, names))
+
+
+class _World:
+    """Who is where, and who has what; people and things are numbers, places ids."""
+
+    def __init__(self, people: int, things: int, rng: np.random.Generator) -> None:
+        self.people, self.things = people, things
+        self.place_of: dict[int, int] = {}
+        self.holder: dict[int, int] = {}
+        self.lies_at: dict[int, int] = {}
+        self._rng = rng
+
+    def move(self, place: int) -> tuple[int, int]:
+        """Somebody goes to ``place``."""
+        person = int(self._rng.integers(self.people))
+        self.place_of[person] = place
+        return person, place
+
+    def take(self) -> tuple[int, int] | None:
+        """Somebody takes a thing that is new, or lies where they are."""
+        person = int(self._rng.integers(self.people))
+        place = self.place_of.get(person)
+        free = [
+            thing
+            for thing in range(self.things)
+            if thing not in self.holder and self.lies_at.get(thing, place) == place
+        ]
+        if not free:
+            return None
+        thing = int(self._rng.choice(free))
+        self.lies_at.pop(thing, None)
+        self.holder[thing] = person
+        return person, thing
+
+    def leave(self) -> tuple[int, int] | None:
+        """Somebody puts a thing down at a place that was told."""
+        held = [thing for thing, person in self.holder.items() if person in self.place_of]
+        if not held:
+            return None
+        thing = int(self._rng.choice(held))
+        person = self.holder.pop(thing)
+        self.lies_at[thing] = self.place_of[person]
+        return person, thing
+
+    def place_of_thing(self, thing: int) -> int | None:
+        """Where it is, as far as was told."""
+        return self.lies_at.get(thing, self.place_of.get(self.holder.get(thing, -1)))
+
+
+def invented_carrying(
+    difficulty: int,
+    tokenizer: BabilongTokenizer,
+    names: int,
+    counts: list[int],
+    segment_size: int,
+    rng: np.random.Generator,
+) -> tuple[Segments, list[Query]]:
+    """Facts, so many of each segment, and questions about what they tell, in random order.
+
+    There is a place for each fact, and up to one person and one thing for every three. Two of five
+    facts are moves, and so are those where nothing can be taken or put down. As in bAbI, a thing
+    that was put down is taken by somebody who is there.
+
+    Args:
+      difficulty: 1: nothing is put down, where everybody is and who has what is asked; 2: where
+        each thing is as well; 3: things are put down.
+      tokenizer: of facts and questions.
+      names: so many ids are names; at least one for each fact and two for every three, or part of
+        three.
+      counts: facts of each segment.
+      segment_size: tokens of one.
+      rng: all that is random.
+
+    Raises:
+      ConfigError: segments too short for so many facts, or too few names.
+    """
+    forms = carrying_forms(tokenizer, names)
+    longest = max(len(form.ids) for kind in forms.facts.values() for form in kind)
+    check_room(longest, counts, segment_size)
+    total = sum(counts)
+    most = -(-total // 3)  # more of them, and hardly anything happens twice to one
+    if names < total + 2 * most:
+        raise ConfigError(
+            f"curriculum.names = {names}: must be at least {total + 2 * most} for {total} facts of "
+            "moves and things"
+        )
+    people, things = (int(rng.integers(1, most, endpoint=True)) for _ in range(2))
+    chosen = rng.choice(forms.names, people + things + total, replace=False).tolist()
+    who, what, places = np.split(np.array(chosen), [people, people + things])
+    world, facts = _World(people, things, rng), []
+    for place in places.tolist():
+        kind, (person, object_) = _event(world, place, difficulty, rng)
+        form = forms.facts[kind][int(rng.integers(len(forms.facts[kind])))]
+        facts.append(form.of(int(who[person]), object_ if kind == MOVE else int(what[object_])))
+    told = iter(facts)
+    segments: Segments = [[next(told) for _ in range(count)] for count in counts]
+    asked = [
+        query_of_ids(tokenizer, forms.questions[which].of(about), answer)
+        for which, about, answer in _asked(world, who.tolist(), what.tolist())
+        if which != _WHERE_IS_THING or difficulty > 1
+    ]
+    return segments, [asked[index] for index in rng.permutation(len(asked))]
+
+
+def _event(
+    world: _World, place: int, difficulty: int, rng: np.random.Generator
+) -> tuple[str, tuple[int, int]]:
+    """A kind of event, and what it is about."""
+    kind = rng.choice((MOVE, GRAB, DROP), p=(0.4, 0.3, 0.3) if difficulty > 2 else (0.4, 0.6, 0))
+    found = {MOVE: lambda: None, GRAB: world.take, DROP: world.leave}[kind]()
+    return (MOVE, world.move(place)) if found is None else (str(kind), found)
+
+
+def _asked(world: _World, who: list[int], what: list[int]) -> list[tuple[int, int, int]]:
+    """Each question, as its index in ``_QUESTIONS``, the name that it is about, and its answer."""
+    found = [(_WHERE_IS_PERSON, who[person], place) for person, place in world.place_of.items()]
+    found += [(_WHO_HAS, what[thing], who[person]) for thing, person in world.holder.items()]
+    places = {thing: world.place_of_thing(thing) for thing in range(world.things)}
+    return found + [
+        (_WHERE_IS_THING, what[thing], place)
+        for thing, place in places.items()
+        if place is not None
+    ]

@@ -1,0 +1,151 @@
+"""Invented carrying: qa2's sentences, answers that the solver gives, in three difficulties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from armt_jax.config import ConfigError
+from armt_jax.tasks.babilong.events import DROP, GRAB, MOVE, VERBS, read_event
+from armt_jax.tasks.babilong.invented import fact_counts
+from armt_jax.tasks.babilong.invented_carrying import carrying_forms, invented_carrying
+from armt_jax.tasks.babilong.sample import sample_rng
+from armt_jax.tasks.babilong.solver import all_questions
+from armt_jax.tasks.babilong.tokenizers import train_tokenizer
+from tests.tasks.babilong.stories import words_tokenizer
+
+TEXTS = [
+    text
+    for person, thing, place in (("Mary", "apple", "bathroom"), ("John", "football", "kitchen"))
+    for text in (
+        *(f" {person} {verb} the {place}." for verb in VERBS[MOVE]),
+        *(f" {person} {verb} the {thing} there." for kind in (GRAB, DROP) for verb in VERBS[kind]),
+        f" Where is {person}? Who has the {thing}? Where is the {thing}?",
+        f"Where is {person}?",
+        f"Who has the {thing}?",
+    )
+]
+TOKENIZER = train_tokenizer(TEXTS * 20, 420)
+
+
+def _world(
+    index: int, difficulty: int = 3, most: int = 12, names: int = 40
+) -> tuple[list[str], list[tuple[str, str]], list[int]]:
+    """Facts, questions with their answers, names as ``n17`` and the like; counts of facts."""
+    rng = sample_rng(7, index)
+    counts = fact_counts(4, 3, most, True, rng)
+    segments, queries = invented_carrying(difficulty, TOKENIZER, names, counts, 32, rng)
+    assert [len(facts) for facts in segments] == counts
+    known = set(carrying_forms(TOKENIZER, names).names.tolist())
+
+    def text(ids: Sequence[int]) -> str:
+        told = "".join(f" n{one}" if one in known else TOKENIZER.decode([one]) for one in ids)
+        return told.strip()
+
+    asked = []
+    for query in queries:
+        ids = query.tokens.tolist()
+        assert ids[-1] == TOKENIZER.end_id
+        assert ids[-3] == TOKENIZER.gen_id
+        np.testing.assert_array_equal(np.flatnonzero(query.loss_mask), [len(ids) - 3, len(ids) - 2])
+        asked.append((text(ids[:-3]), text([ids[-2]])))
+    return [text(fact) for facts in segments for fact in facts], asked, counts
+
+
+def _told(facts: Sequence[str]) -> dict[str, str]:
+    """Who has what and who is where, as the text says it; where things are, as the solver does."""
+    place_of, holder = {}, {}
+    for event in map(read_event, facts):
+        if event.kind == MOVE:
+            place_of[event.subject] = event.target
+        elif event.kind == GRAB:
+            assert event.target not in holder, "it was taken from somebody"
+            holder[event.target] = event.subject
+        else:
+            assert holder.pop(event.target) == event.subject, "somebody else put it down"
+    told = {f"Where is {person}?": place for person, place in place_of.items()}
+    told |= {f"Who has the {thing}?": person for thing, person in holder.items()}
+    return told | {one.question.strip(): one.answer for one in all_questions("qa2", facts)}
+
+
+def test_forms_are_babis_own_with_names_apart() -> None:
+    forms = carrying_forms(TOKENIZER, 40)
+    for kind, what in ((MOVE, "bathroom"), (GRAB, "apple"), (DROP, "apple")):
+        decoded = [TOKENIZER.decode(form.ids).strip() for form in forms.facts[kind]]
+        ends = ("",) if kind == MOVE else ("", " there")
+        assert decoded == [f"Mary {verb} the {what}{end}." for verb in VERBS[kind] for end in ends]
+    assert [TOKENIZER.decode(form.ids).strip() for form in forms.questions] == [
+        "Where is Mary?",
+        "Who has the apple?",
+        "Where is the apple?",
+    ]
+    assert len(set(forms.names.tolist())) == 40
+    every = [form for kind in forms.facts.values() for form in kind] + [*forms.questions]
+    fixed = {token for form in every for token in form.ids}
+    special = {TOKENIZER.gen_id, TOKENIZER.end_id, TOKENIZER.pad_id}
+    assert not set(forms.names.tolist()) & (fixed | special)
+
+
+@pytest.mark.parametrize("difficulty", [1, 2, 3])
+def test_everything_that_was_told_is_asked_and_the_answers_are_right(difficulty: int) -> None:
+    kinds, told_kinds = [], []
+    for index in range(80):
+        facts, asked, _ = _world(index, difficulty)
+        told = _told(facts)
+        if difficulty == 1:
+            told = {one: right for one, right in told.items() if not one.startswith("Where is the")}
+        assert dict(asked) == told
+        assert len(asked) == len(told)
+        kinds += [question.rsplit(" ", 1)[0] for question in told]
+        told_kinds += [read_event(fact).kind for fact in facts]
+    assert set(kinds) == {"Where is", "Who has the"} | (
+        {"Where is the"} if difficulty > 1 else set()
+    )
+    assert set(told_kinds) == {MOVE, GRAB} | ({DROP} if difficulty > 2 else set())
+    assert 0.4 < told_kinds.count(MOVE) / len(told_kinds) < 0.75
+
+
+def test_things_are_carried_left_behind_and_taken_again() -> None:
+    carried = left = again = 0
+    for index in range(300):
+        facts, _, _ = _world(index)
+        taken_at: dict[str, int] = {}
+        events = [read_event(fact) for fact in facts]
+        for at, event in enumerate(events):
+            moved = {one.subject for one in events[at:] if one.kind == MOVE}
+            carried += event.kind == GRAB and event.subject in moved
+            left += event.kind == DROP and event.subject in moved
+            again += event.kind == GRAB and event.target in taken_at
+            if event.kind == GRAB:
+                taken_at[event.target] = at
+    assert carried > 100
+    assert left > 20
+    assert again > 5
+
+
+def test_questions_come_in_random_order() -> None:
+    first = [_world(index)[1][0][0].startswith("Where is the") for index in range(60)]
+    assert 0.1 < np.mean(first) < 0.7
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 16])
+def test_as_many_facts_as_are_asked_for_with_as_few_names_as_can_be(total: int) -> None:
+    for index in range(50):
+        segments, queries = invented_carrying(
+            3, TOKENIZER, total + 2 * -(-total // 3), [1] * total, 32, sample_rng(2, index)
+        )
+        assert len(segments) == total
+        assert queries
+
+
+def test_what_cannot_be_invented() -> None:
+    with pytest.raises(ConfigError, match=r"curriculum.names: needs a tokenizer with 'Mary' and"):
+        carrying_forms(words_tokenizer(), 30)
+    with pytest.raises(ConfigError, match=r"names = 5000: must be at most \d+, the ids"):
+        carrying_forms(TOKENIZER, 5000)
+    with pytest.raises(ConfigError, match=r"facts_per_segment = 5: must be at most 4 with names"):
+        invented_carrying(3, TOKENIZER, 30, [5], 32, sample_rng(0, 0))
+    with pytest.raises(ConfigError, match=r"names = 13: must be at least 14 for 8 facts"):
+        invented_carrying(3, TOKENIZER, 13, [1] * 8, 32, sample_rng(0, 0))
