@@ -77,9 +77,10 @@ _INVENTED = {
         Invented(8, 16, 2, 2, 1500, 0.85),
     ),
     "qa5": (
-        Invented(8, 8, 1, 1, 1500, 0.98),
-        Invented(8, 16, 2, 1, 1500, 0.98),
-        Invented(8, 16, 4, 1, 1000, 0.9),
+        Invented(8, 8, 1, 1, 1500, 0.97),
+        Invented(8, 8, 1, 2, 1500, 0.97),
+        Invented(8, 16, 2, 2, 1500, 0.95),
+        Invented(8, 16, 4, 2, 1000, 0.9),
     ),
 }
 # Facts that a segment of 32 tokens has room for, where it is not 4.

@@ -92,6 +92,7 @@ def gift_forms(tokenizer: BabilongTokenizer, names: int) -> GiftForms:
 
 
 def invented_gifts(
+    difficulty: int,
     tokenizer: BabilongTokenizer,
     names: int,
     counts: list[int],
@@ -106,6 +107,8 @@ def invented_gifts(
     takes either). The questions come in random order.
 
     Args:
+      difficulty: 1: nobody asks for the receiver; 2: all five questions. A person who is asked for
+        as the giver as often as as the receiver looks like either.
       tokenizer: of facts and questions.
       names: so many ids are names; at least twice the number of facts, and one more.
       counts: facts of each segment.
@@ -122,7 +125,7 @@ def invented_gifts(
     facts = iter([forms.facts[verb].of(*gift) for verb, gift in zip(verbs, gifts, strict=True)])
     segments: Segments = [[next(facts) for _ in range(count)] for count in counts]
     queries = []
-    for which, gift in _asked(gifts, rng):
+    for which, gift in _asked(gifts, difficulty, rng):
         about = [gift[one] for one in QUESTIONS[which].about]
         question = forms.questions[which].of(*about)
         queries.append(query_of_ids(tokenizer, question, gift[QUESTIONS[which].answer]))
@@ -146,7 +149,7 @@ def _draw(names: np.ndarray, total: int, rng: np.random.Generator) -> list[tuple
 
 
 def _asked(
-    gifts: list[tuple[int, int, int]], rng: np.random.Generator
+    gifts: list[tuple[int, int, int]], difficulty: int, rng: np.random.Generator
 ) -> list[tuple[int, tuple[int, int, int]]]:
     """A question, by its index, of each gift that some question means, and the gift."""
     latest: dict[tuple[int, ...], int] = {}
@@ -161,6 +164,7 @@ def _asked(
             which
             for which, question in enumerate(QUESTIONS)
             if latest[(which, *(gift[one] for one in question.about))] == index
+            and (question.answer != _RECEIVER or difficulty > 1)
             and (question.answer != _THING or len(things[gift[_GIVER], gift[_RECEIVER]]) == 1)
         ]
         if fitting:

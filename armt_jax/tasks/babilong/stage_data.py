@@ -190,9 +190,9 @@ def _stage(
 
 def _invention(task: str, difficulty: int) -> Invention:
     if task in INVENTED_DIFFICULTIES:
-        made = {"qa2": invented_carrying, "qa4": invented_relations}[task]
-        return functools.partial(made, difficulty)
-    return invented_gifts if task == "qa5" else invented_moves
+        made = {"qa2": invented_carrying, "qa4": invented_relations, "qa5": invented_gifts}
+        return functools.partial(made[task], difficulty)
+    return invented_moves
 
 
 def query_sizes(

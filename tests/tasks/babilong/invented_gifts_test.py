@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,12 +32,12 @@ TOKENIZER = train_tokenizer(TEXTS * 20, 420)
 
 
 def _world(
-    index: int, most: int = 12, names: int = 40
+    index: int, most: int = 12, names: int = 40, difficulty: int = 2
 ) -> tuple[list[str], list[tuple[str, str]], list[int]]:
     """Facts, questions with their answers, names as ``n17`` and the like; counts of facts."""
     rng = sample_rng(6, index)
     counts = fact_counts(4, 3, most, True, rng)
-    segments, queries = invented_gifts(TOKENIZER, names, counts, 32, rng)
+    segments, queries = invented_gifts(difficulty, TOKENIZER, names, counts, 32, rng)
     assert [len(facts) for facts in segments] == counts
     known = set(gift_forms(TOKENIZER, names).names.tolist())
 
@@ -119,6 +120,17 @@ def test_one_name_of_a_question_is_often_not_enough() -> None:
     assert 0.3 < np.mean(ambiguous) < 0.95
 
 
+def test_at_first_nobody_asks_for_the_receiver() -> None:
+    kinds = set()
+    for index in range(40):
+        facts, asked, _ = _world(index, difficulty=1)
+        solved = {one.question.strip(): one.answer for one in all_questions("qa5", facts)}
+        for question, answer in asked:
+            assert solved[question] == answer
+            kinds.add(" ".join(question.split()[:2]))
+    assert kinds == {"Who gave", "What did"}
+
+
 def test_two_things_between_a_pair_are_not_asked_for() -> None:
     facts = ["Fred gave the apple to Mary.", "Fred passed the milk to Mary."]
     assert answers("qa5", facts, "What did Fred give to Mary?") == ("milk", "apple")
@@ -133,7 +145,7 @@ def test_two_things_between_a_pair_are_not_asked_for() -> None:
 def test_as_many_facts_as_are_asked_for_with_as_few_names_as_can_be(total: int) -> None:
     for index in range(50):
         segments, queries = invented_gifts(
-            TOKENIZER, 2 * total + 1, [1] * total, 32, sample_rng(2, index)
+            2, TOKENIZER, 2 * total + 1, [1] * total, 32, sample_rng(2, index)
         )
         assert len(segments) == total
         assert 1 <= len(queries) <= total
@@ -151,7 +163,7 @@ def test_contexts_of_invented_gifts() -> None:
         max_facts=4,
         facts_per_segment=2,
         names=30,
-        invention=invented_gifts,
+        invention=functools.partial(invented_gifts, 2),
         noise=0.0,
         random_segments=False,
     )
@@ -170,6 +182,6 @@ def test_what_cannot_be_invented() -> None:
     with pytest.raises(ConfigError, match=r"names = 5000: must be at most \d+, the ids"):
         gift_forms(TOKENIZER, 5000)
     with pytest.raises(ConfigError, match=r"facts_per_segment = 5: must be at most 4 with names"):
-        invented_gifts(TOKENIZER, 30, [5], 32, sample_rng(0, 0))
+        invented_gifts(2, TOKENIZER, 30, [5], 32, sample_rng(0, 0))
     with pytest.raises(ConfigError, match=r"names = 16: must be at least 17 for 8 gifts"):
-        invented_gifts(TOKENIZER, 16, [1] * 8, 32, sample_rng(0, 0))
+        invented_gifts(2, TOKENIZER, 16, [1] * 8, 32, sample_rng(0, 0))
