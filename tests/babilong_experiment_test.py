@@ -25,6 +25,8 @@ from armt_jax.evaluation.babilong_results import (
 )
 from armt_jax.models import create_model
 from armt_jax.tasks.babilong.invented import invented_moves
+from armt_jax.tasks.babilong.invented_carrying import invented_carrying
+from armt_jax.tasks.babilong.invented_gifts import invented_gifts
 from armt_jax.tasks.babilong.invented_relations import invented_relations
 from armt_jax.tasks.babilong.stage_data import BabilongData
 from armt_jax.training.experiment_stages import create_stages
@@ -59,7 +61,7 @@ def tiny(folder: Path, **task: Any) -> BabilongExperiment:
 
 
 @pytest.mark.parametrize("preset", babilong.PRESETS)
-@pytest.mark.parametrize("task", ["qa1", "qa4", "qa20"])
+@pytest.mark.parametrize("task", ["qa1", "qa2", "qa4", "qa5", "qa20"])
 def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
     plain = values(f"{task},{preset}")
     config = from_config_dict(plain)
@@ -114,18 +116,26 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
         from_config_dict(plain)
 
 
-def test_qa4_has_names_for_the_rooms_of_all_relations() -> None:
-    plain = values("qa4,tiny")
-    plain["curriculum"]["max_facts"] = [11, 0]
-    message = r"curriculum.names\[0\] = 16: must be 0, or at least 17 for 11 facts of qa4"
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize(
+    ("task", "facts", "names"), [("qa1", 17, 17), ("qa2", 10, 18), ("qa4", 11, 17), ("qa5", 8, 17)]
+)
+def test_there_are_names_for_all_that_invented_facts_are_about(
+    task: str, facts: int, names: int
+) -> None:
+    plain = values(f"{task},tiny")
+    plain["curriculum"]["max_facts"] = [facts, 0]
+    with pytest.raises(ConfigError, match=rf"curriculum.names\[0\] = 16: .* at least .*{facts}"):
         from_config_dict(plain)
-    plain["curriculum"]["names"] = [17, 0]
+    plain["curriculum"]["names"] = [names - 1, 0]
+    with pytest.raises(ConfigError, match=rf"= {names - 1}: must be 0, or at least"):
+        from_config_dict(plain)
+    plain["curriculum"]["names"] = [names, 0]
     from_config_dict(plain)
 
 
 def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
-    for task in ("qa1", "qa4"):
+    inventions = {"qa2": invented_carrying, "qa4": invented_relations, "qa5": invented_gifts}
+    for task in ("qa1", *inventions):
         (tmp_path / task).mkdir()
         plain = values(f"{task},tiny") | {"workdir": str(tmp_path / task)}
         config = from_config_dict(plain)
@@ -137,7 +147,9 @@ def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
             assert invention is invented_moves
         else:
             assert isinstance(invention, functools.partial)
-            assert (invention.func, invention.args) == (invented_relations, (1,))
+            assert (invention.func, invention.args) == (inventions[task], (1,))
+            label = "qa4, 2 segments of 24 tokens, at most 2 facts, up to 1 in each, of 16 names"
+            assert task != "qa4" or data.label == f"{label}, difficulty 1 of 2"
         assert data.maker.num_queries == 2
         example = data.maker.forked(np.random.default_rng(0))
         assert example.query_mask.any()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,7 @@ from armt_jax.processes import is_main
 from armt_jax.recurrence.gates import with_gates
 from armt_jax.tasks.babilong import setup
 from armt_jax.tasks.babilong.examples import ExampleMaker, ForkedExample
-from armt_jax.tasks.babilong.invented import Invention, invented_moves
-from armt_jax.tasks.babilong.invented_carrying import invented_carrying
-from armt_jax.tasks.babilong.invented_gifts import invented_gifts
-from armt_jax.tasks.babilong.invented_relations import invented_relations
+from armt_jax.tasks.babilong.inventions import invention, longest_query
 from armt_jax.tasks.babilong.likeness import FactLikeness
 from armt_jax.tasks.babilong.mining import MinedNoise, mine
 from armt_jax.tasks.babilong.noise import TokenisedBooks
@@ -143,7 +139,10 @@ def _stage(
     each, segment_size = curriculum.facts_per_segment[index], config.segment_size(index)
     names, planted = curriculum.names[index], curriculum.noise_planted[index]
     planter = Planter(likeness, planted) if likeness is not None and planted else None
-    invention = _invention(task.task, curriculum.difficulty[index])
+    query_size = sizes.query
+    if names:
+        query_size = max(query_size, longest_query(task.task, books.tokenizer, names))
+        config.model.check_segment(query_size)
     # Of invented people, and of the first rooms of invented relations, each can be asked about.
     most = min(max_facts, _MOST_QUERIES) if names else sizes.count
     most = min(most, curriculum.num_queries or most)
@@ -155,13 +154,13 @@ def _stage(
             max_segments=num_segments,
             segment_size=segment_size,
             num_queries=count,
-            query_size=sizes.query,
+            query_size=query_size,
             random_segments=random_segments,
             max_facts=max_facts,
             facts_per_segment=each,
             noise=curriculum.noise[index],
             names=names,
-            invention=invention,
+            invention=invention(task.task, curriculum.difficulty[index]),
             noise_before=before,
             noise_behind=behind,
             likeness=likeness,
@@ -177,7 +176,11 @@ def _stage(
     plural = "" if num_segments == 1 else "s"
     facts = "" if max_facts == 0 else f", at most {max_facts} facts"
     dense = "" if each == 0 else f", up to {each} in each"
-    dense += f", of {names} names" if names else ""
+    if names:
+        dense += f", of {names} names"
+        if task.task in INVENTED_DIFFICULTIES:
+            of = INVENTED_DIFFICULTIES[task.task]
+            dense += f", difficulty {curriculum.difficulty[index]} of {of}"
     label = f"{task.task}, {num_segments} segment{plural} of {segment_size} tokens{facts}{dense}"
     if before or behind:
         label += f", up to {before} of noise before and {behind} behind"
@@ -186,13 +189,6 @@ def _stage(
     mined_from = curriculum.noise_mined[index]
     key = stream_key(config.seed, index, "mining")
     return BabilongData(label, training, validation, scoring, mined_from, key)
-
-
-def _invention(task: str, difficulty: int) -> Invention:
-    if task in INVENTED_DIFFICULTIES:
-        made = {"qa2": invented_carrying, "qa4": invented_relations, "qa5": invented_gifts}
-        return functools.partial(made[task], difficulty)
-    return invented_moves
 
 
 def query_sizes(

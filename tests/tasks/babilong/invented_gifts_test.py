@@ -106,6 +106,24 @@ def test_each_gift_is_asked_about_unless_no_question_means_it() -> None:
     assert 0 < missing < 120  # a later gift is what all of its questions mean
 
 
+def test_few_people_and_things_and_many_and_questions_in_another_order_than_facts() -> None:
+    people, things, first = set(), set(), []
+    for index in range(80):
+        rng = sample_rng(8, index)
+        segments, queries = invented_gifts(2, TOKENIZER, 40, [2] * 4, 32, rng)
+        slots = gift_forms(TOKENIZER, 40).facts[0].slots
+        gifts = [[fact[at] for at in slots] for facts in segments for fact in facts]
+        people.add(len({one for gift in gifts for one in (gift[0], gift[2])}))
+        things.add(len({gift[1] for gift in gifts}))
+        # Of all names of the first question and its answer, are all in the first fact?
+        names = {name for gift in gifts for name in gift}
+        asked = names & {*queries[0].tokens.tolist()}
+        first.append(asked <= {*gifts[0]})
+    assert {2, 5, 7} < people
+    assert {1, 3, 5} < things
+    assert 0 < np.mean(first) < 0.5
+
+
 def test_one_name_of_a_question_is_often_not_enough() -> None:
     ambiguous = []
     for index in range(80):
