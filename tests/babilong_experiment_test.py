@@ -61,7 +61,7 @@ def tiny(folder: Path, **task: Any) -> BabilongExperiment:
 
 
 @pytest.mark.parametrize("preset", babilong.PRESETS)
-@pytest.mark.parametrize("task", ["qa1", "qa2", "qa4", "qa5", "qa20"])
+@pytest.mark.parametrize("task", ["qa1", "qa2", "qa3", "qa4", "qa5", "qa20"])
 def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
     plain = values(f"{task},{preset}")
     config = from_config_dict(plain)
@@ -117,7 +117,8 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
 
 
 @pytest.mark.parametrize(
-    ("task", "facts", "names"), [("qa1", 17, 17), ("qa2", 10, 18), ("qa4", 11, 17), ("qa5", 8, 17)]
+    ("task", "facts", "names"),
+    [("qa1", 17, 17), ("qa2", 10, 18), ("qa3", 10, 18), ("qa4", 11, 17), ("qa5", 8, 17)],
 )
 def test_there_are_names_for_all_that_invented_facts_are_about(
     task: str, facts: int, names: int
@@ -134,7 +135,12 @@ def test_there_are_names_for_all_that_invented_facts_are_about(
 
 
 def test_names_stand_for_what_the_task_tells_of(tmp_path: Path) -> None:
-    inventions = {"qa2": invented_carrying, "qa4": invented_relations, "qa5": invented_gifts}
+    inventions = {
+        "qa2": invented_carrying,
+        "qa3": invented_carrying,
+        "qa4": invented_relations,
+        "qa5": invented_gifts,
+    }
     for task in ("qa1", *inventions):
         (tmp_path / task).mkdir()
         plain = values(f"{task},tiny") | {"workdir": str(tmp_path / task)}

@@ -137,7 +137,10 @@ class BabilongExperiment(Experiment):
         """Names that so many invented facts of the task can need."""
         if self.task.task == "qa4":  # a room of each, and one that at least two relations have
             return facts + -(-facts // 2)
-        if self.task.task == "qa2":  # a place of each, and of every three a person and a thing
+        if self.task.task in (
+            "qa2",
+            "qa3",
+        ):  # a place of each, and of every three a person and a thing
             return facts + 2 * -(-facts // 3)
         if self.task.task == "qa5":  # a thing of each gift, and one more person than gifts
             return 2 * facts + 1

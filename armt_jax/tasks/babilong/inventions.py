@@ -13,7 +13,12 @@ from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 
 # GEN, an answer of one token, end.
 _ANSWER = 3
-_OTHERS = {"qa2": invented_carrying, "qa4": invented_relations, "qa5": invented_gifts}
+_OTHERS = {
+    "qa2": invented_carrying,
+    "qa3": invented_carrying,
+    "qa4": invented_relations,
+    "qa5": invented_gifts,
+}
 
 
 def invention(task: str, difficulty: int) -> Invention:
@@ -29,7 +34,7 @@ def longest_query(task: str, tokenizer: BabilongTokenizer, names: int) -> int:
     Raises:
       ConfigError: see the forms of the invention.
     """
-    if task == "qa2":
+    if task in ("qa2", "qa3"):
         questions = [form.ids for form in carrying_forms(tokenizer, names).questions]
     elif task == "qa4":
         relations = relation_forms(tokenizer, names)
