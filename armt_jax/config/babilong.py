@@ -94,10 +94,10 @@ class BabilongCurriculum:
     noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
     looking up, and telling facts of one segment apart, is learnt there first.
     With ``names`` above 0 the facts of such segments are moves of invented people to invented
-    places, in qa2 and qa3 also what they take and leave, in qa4 relations between invented rooms, in qa5
-    gifts, with so many names between them: telling facts of one segment apart is learnt there
-    (``tasks/babilong/invented.py``, ``invented_*.py``). ``difficulty`` then says how much of the
-    task they hold, 1 to 3 in qa2 and qa3, 1 to 2 in qa4 and qa5.
+    places, in qa2 and qa3 also what they take and leave, in qa4 relations between invented rooms,
+    in qa5 gifts, with so many names between them: telling facts of one segment apart is learnt
+    there (``tasks/babilong/invented.py``, ``invented_*.py``). ``difficulty`` then says how much of
+    the task they hold, 1 to 3 in qa2 and qa3, 1 to 2 in qa4 and qa5.
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those
