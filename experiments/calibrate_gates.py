@@ -115,7 +115,8 @@ def _measure(config: BabilongExperiment, model: ARMT, params: Params) -> GateMar
         raise ConfigError(
             f"--context_length = {_LENGTH.value!r}: must be a segment of {size} or more"
         )
-    maker = babilong_data(config)[-1].maker
+    (data,) = babilong_data(config, [config.curriculum.num_stages - 1])
+    maker = data.maker
     samples = []
     for index in range(_STORIES.value):
         rng = sample_rng(_STREAM, index)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from armt_jax.evaluation.gate_statistics import OPEN, gate_statistics
 from armt_jax.tasks.babilong.sample import BabilongSample, build_sample, sample_rng
@@ -92,7 +93,8 @@ def test_the_command_writes_what_it_prints(
     folder = tmp_path / "run"
     train_and_evaluate(tiny(folder))
     capsys.readouterr()
-    main(["babilong_gates", f"--workdir={folder}", "--length=1k", "--samples=3", "--texts=2"])
+    with flagsaver.flagsaver():  # a folder left in --workdir fails whoever names a checkpoint next
+        main(["babilong_gates", f"--workdir={folder}", "--length=1k", "--samples=3", "--texts=2"])
     printed = capsys.readouterr().out
     content = json.loads((folder / "evaluation" / "gates.json").read_text())
     assert (content["schema"], content["step"], content["contexts"]) == ("armt_jax.gates", 16, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,14 @@ def _load(path: Path, say: Callable[[str], None]) -> MinedNoise | None:
         return None
 
 
-def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
+def babilong_data(
+    config: BabilongExperiment, stages: Sequence[int] | None = None
+) -> tuple[BabilongData, ...]:
     """The stages of a training, with the tokenizer of its folder.
+
+    Args:
+      config: its configuration.
+      stages: which, from 0; all by default.
 
     Raises:
       ConfigError: data that are missing, or a tokenizer that the model has no room for.
@@ -122,7 +128,7 @@ def babilong_data(config: BabilongExperiment) -> tuple[BabilongData, ...]:
         likeness = FactLikeness(sources[0], books)
     return tuple(
         _stage(config, books, sources, sizes, likeness, index)
-        for index in range(curriculum.num_stages)
+        for index in (range(curriculum.num_stages) if stages is None else stages)
     )
 
 
