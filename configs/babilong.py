@@ -47,6 +47,7 @@ class Invented(NamedTuple):
       segments, facts, each: at most so many segments, facts, and facts of a segment.
       difficulty: see ``BabilongCurriculum``.
       steps, target: it ends after so many, or with this share of right answers.
+      factor: of the learning rate; of the stages behind the last one, too.
     """
 
     segments: int
@@ -55,14 +56,15 @@ class Invented(NamedTuple):
     difficulty: int
     steps: int
     target: float
+    factor: float = 1.0
 
 
 _CARRYING = (
     Invented(8, 8, 1, 1, 1500, 0.98),
     Invented(8, 8, 1, 2, 1500, 0.97),
     Invented(8, 8, 1, 3, 1500, 0.97),
-    Invented(8, 16, 2, 3, 1500, 0.95),
-    Invented(8, 16, 4, 3, 1000, 0.9),
+    Invented(8, 16, 2, 3, 1500, 0.95, 0.3),
+    Invented(8, 16, 4, 3, 1000, 0.9, 0.3),
 )
 _INVENTED = {
     "qa1": (
@@ -82,8 +84,8 @@ _INVENTED = {
     "qa5": (
         Invented(8, 8, 1, 1, 1500, 0.97),
         Invented(8, 8, 1, 2, 1500, 0.97),
-        Invented(8, 16, 2, 2, 1500, 0.95),
-        Invented(8, 16, 4, 2, 1000, 0.9),
+        Invented(8, 16, 2, 2, 1500, 0.95, 0.3),
+        Invented(8, 16, 4, 2, 1000, 0.9, 0.3),
     ),
 }
 # Facts that a segment of 32 tokens has room for, where it is not 4.
@@ -168,6 +170,7 @@ def _curriculum(*invented: Invented, dense: int) -> dict[str, Any]:
         "noise_mined": later(0, 60_000, 100_000, 100_000),
         "drift_weight": later(0.0),
         "gate_weight": later(0.0, 0.02, *(0.1,) * 4),
+        "learning_rate_factor": stages("factor", *(invented[-1].factor,) * 10),
         "max_steps": stages("steps", 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
         "target": stages("target", 0.97, 0.97, 0.97, 0.98, 0.97, *(1.1,) * 5),
         "num_queries": 0,
@@ -213,6 +216,7 @@ def _paper(task: str) -> dict[str, Any]:
             "noise_mined": (0,) * 6,
             "drift_weight": (0.0,) * 6,
             "gate_weight": (0.0,) * 6,
+            "learning_rate_factor": (1.0,) * 6,
             "max_steps": (10_000,) * 6,
             "target": (1.0,) * 6,
             "num_queries": 1,
@@ -241,6 +245,7 @@ def _tiny(task: str) -> dict[str, Any]:
             "noise_mined": (0, 64),
             "drift_weight": (0.0, 0.1),
             "gate_weight": (0.0, 0.1),
+            "learning_rate_factor": (1.0, 1.0),
             "max_steps": (8, 8),
             "target": (0.99, 0.99),
         },

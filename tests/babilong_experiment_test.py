@@ -93,6 +93,12 @@ def test_presets_are_complete_and_valid(task: str, preset: str) -> None:
         ("curriculum", "noise_choices", [2, 1], r"noise_choices\[0\] = 2: must be 1 with"),
         ("curriculum", "noise_planted", [0.0, 1.5], r"noise_planted\[1\] = 1.5: must be from 0"),
         ("curriculum", "noise_planted", [0.5, 0.5], r"noise_planted\[0\] = 0.5: must be 0 with"),
+        (
+            "curriculum",
+            "learning_rate_factor",
+            [1.0, 0.0],
+            r"learning_rate_factor\[1\] = 0.0: must be positive",
+        ),
         ("curriculum", "difficulty", [0, 1], r"curriculum.difficulty\[0\] = 0: must be at least 1"),
         (
             "curriculum",

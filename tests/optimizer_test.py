@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from armt_jax.config import CurriculumConfig, OptimizerConfig
+from armt_jax.config import CurriculumConfig, OptimizerConfig, from_config_dict
 from armt_jax.training.optimizer import apply_updates, create_optimizer, learning_rate
+from configs import babilong
 
 CONFIG = OptimizerConfig(
     name="adamw",
@@ -153,3 +154,13 @@ def test_last_stage_scope_holds_and_then_decays_to_the_final_fraction() -> None:
 
 def test_rate_never_falls_below_its_end() -> None:
     assert rate(1000, final_fraction=0.1) == pytest.approx(0.05)
+
+
+def test_a_stage_of_babilong_has_a_share_of_the_rate() -> None:
+    config = babilong.get_config("qa1,tiny").to_dict()
+    config["curriculum"]["learning_rate_factor"] = (0.5, 0.1)
+    stages = from_config_dict(config).curriculum
+    schedule = dataclasses.replace(CONFIG, warmup_steps=2)
+    rates = [learning_rate(schedule, stages, stage, step) for stage in (0, 1) for step in (0, 2, 5)]
+    plain = [1 / 2, 1.0, 1.0 - 3 / 6]  # of 8 steps each, 2 of them warm-up
+    np.testing.assert_allclose(rates, [0.5 * x * y for x in (0.5, 0.1) for y in plain], rtol=1e-12)

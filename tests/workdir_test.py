@@ -75,7 +75,7 @@ def test_a_babilong_run_of_a_version_with_fewer_settings_of_stages_goes_on(tmp_p
     assert read_config(tmp_path / "as_it_is") == from_config_dict(plain)
     plain["workdir"] = str(tmp_path / "run")
     later = {"drift_weight": 0.0, "noise_choices": 1, "noise_planted": 0.0, "gate_weight": 0.0}
-    later |= {"noise_mined": 0, "difficulty": 1}
+    later |= {"noise_mined": 0, "difficulty": 1, "learning_rate_factor": 1.0}
     plain["curriculum"] |= {name: (value, value) for name, value in later.items()}
     plain["task"]["segment_overlap"] = 0
     config = from_config_dict(plain)

@@ -25,6 +25,7 @@ _LATER: dict[str, Any] = {
     "gate_weight": 0.0,
     "noise_mined": 0,
     "difficulty": 1,
+    "learning_rate_factor": 1.0,
 }
 
 
@@ -109,7 +110,10 @@ class BabilongCurriculum:
     times the relative change that those behind make in the memory is added to the loss, and
     ``gate_weight`` times how far they open its write gates (``recurrence/gates.py``): noise learns
     to leave the memory alone, whatever few errors that would mend within the context.
-    ``num_queries`` is the number of questions asked per context, 0 for all that it can answer.
+    ``learning_rate_factor`` times the rates of ``OptimizerConfig`` are those of a stage: where many
+    facts share names, steps that are large enough to find out how to look up are too large to get
+    the last errors out. ``num_queries`` is the number of questions asked per context, 0 for all
+    that it can answer.
     """
 
     num_segments: tuple[int, ...]
@@ -126,6 +130,7 @@ class BabilongCurriculum:
     noise_mined: tuple[int, ...]
     drift_weight: tuple[float, ...]
     gate_weight: tuple[float, ...]
+    learning_rate_factor: tuple[float, ...]
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
@@ -190,8 +195,9 @@ class BabilongCurriculum:
         for name in ("noise", "noise_planted"):
             share = getattr(self, name)[index]
             require(0 <= share <= 1, f"curriculum.{name}[{index}]", share, "must be from 0 to 1")
-        target = self.target[index]
-        require(target > 0, f"curriculum.target[{index}]", target, "must be positive")
+        for name in ("target", "learning_rate_factor"):
+            value = getattr(self, name)[index]
+            require(value > 0, f"curriculum.{name}[{index}]", value, "must be positive")
 
     @property
     def num_stages(self) -> int:

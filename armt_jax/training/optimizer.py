@@ -85,6 +85,8 @@ def learning_rate(
 ) -> float:
     """Rate of the step that follows ``step_in_stage`` finished steps of ``stage`` (both from 0).
 
+    That of the schedule, times the stage's ``learning_rate_factor`` where the curriculum has one.
+
     Linear warm-up, ``(i + 1) / warmup_steps`` at step i, so that no step has rate 0; then, with
     the ``linear`` schedule, a straight line from 1 at the end of the warm-up to
     ``final_fraction`` where the scope ends. Steps are counted by ``scope``:
@@ -94,6 +96,15 @@ def learning_rate(
     - ``run``: one schedule over the sum of all ``max_steps``. A stage that ends early skips its
       remaining steps of the schedule: the rate of a stage does not depend on those before it.
     """
+    factors = getattr(curriculum, "learning_rate_factor", None)
+    factor = 1.0 if factors is None else factors[stage]
+    return config.learning_rate * factor * _scheduled(config, curriculum, stage, step_in_stage)
+
+
+def _scheduled(
+    config: OptimizerConfig, curriculum: AnyCurriculum, stage: int, step_in_stage: int
+) -> float:
+    """Share of the rate: the schedule of ``learning_rate``."""
     before = sum(curriculum.max_steps[:stage])
     if config.scope == "stage":
         step, warmed, start, total = step_in_stage, step_in_stage, 0, curriculum.max_steps[stage]
@@ -105,9 +116,9 @@ def learning_rate(
         start = sum(curriculum.max_steps[:-1])
         step, total = warmed, start + curriculum.max_steps[-1]
     if warmed < config.warmup_steps:
-        return config.learning_rate * (warmed + 1) / config.warmup_steps
+        return (warmed + 1) / config.warmup_steps
     if config.schedule == "constant":
-        return config.learning_rate
+        return 1.0
     start = max(start, config.warmup_steps)
     passed = min(1.0, max(0.0, (step - start) / max(1, total - start)))
-    return config.learning_rate * (1.0 - (1.0 - config.final_fraction) * passed)
+    return 1.0 - (1.0 - config.final_fraction) * passed
