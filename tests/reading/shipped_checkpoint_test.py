@@ -1,25 +1,47 @@
-"""The checkpoint that comes with the repository answers what its README says it does."""
+"""The checkpoints that come with the repository answer what its README says they do."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pytest
+
 from armt_jax.config import BabilongExperiment
 from armt_jax.reading import Memory, checkpoint_experiment, load_reading_model
 from armt_jax.tasks.babilong.books import GeneratedBooks
 
-FOLDER = Path(__file__).parents[2] / "checkpoints" / "babilong_qa1"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+FOLDER = CHECKPOINTS / "babilong_qa1"
+TOLD = {
+    "qa1": (
+        ("Mary went to the garden", "John moved to the kitchen", "Mary journeyed to the office"),
+        {"Where is Mary?": "office", "Where is John?": "kitchen"},
+    ),
+    "qa4": (
+        ("The kitchen is north of the office", "The garden is north of the kitchen"),
+        {
+            "What is north of the office?": "kitchen",
+            "What is the kitchen north of?": "office",
+            "What is north of the kitchen?": "garden",
+        },
+    ),
+}
 
 
-def test_questions_about_a_text_are_answered() -> None:
-    model = load_reading_model(FOLDER)
+def test_every_checkpoint_is_asked_something() -> None:
+    assert {f"babilong_{task}" for task in TOLD} == {path.name for path in CHECKPOINTS.iterdir()}
+
+
+@pytest.mark.parametrize("task", TOLD)
+def test_questions_about_a_text_are_answered(task: str) -> None:
+    model = load_reading_model(CHECKPOINTS / f"babilong_{task}")
     sentences = GeneratedBooks("test").text(0)[:6_000].split(". ")
-    told = ("Mary went to the garden", "John moved to the kitchen", "Mary journeyed to the office")
-    for place, fact in zip((10, 40, 70), told, strict=True):
+    told, questions = TOLD[task]
+    for place, fact in zip((10, 40, 70), told, strict=False):
         sentences.insert(place, fact)
     memory = Memory(model).read(". ".join(sentences))
-    assert memory.ask(["Where is Mary?", "Where is John?"]) == ["office", "kitchen"]
+    assert memory.ask([*questions]) == [*questions.values()]
 
 
 def test_it_says_what_it_can_be_evaluated_on(tmp_path: Path) -> None:
@@ -40,8 +62,10 @@ def test_its_experiment_is_known_without_settings_that_came_later(tmp_path: Path
     assert experiment.curriculum.noise_planted == (0.0,)
 
 
-def test_it_is_small_and_holds_no_paths() -> None:
-    files = sorted(path.name for path in FOLDER.iterdir())
+@pytest.mark.parametrize("task", TOLD)
+def test_it_is_small_and_holds_no_paths(task: str) -> None:
+    folder = CHECKPOINTS / f"babilong_{task}"
+    files = sorted(path.name for path in folder.iterdir())
     assert files == ["config.json", "model.safetensors", "tokenizer.json"]
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 8_000_000
-    assert "/" not in (FOLDER / "config.json").read_text().replace("<|/", "")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8_000_000
+    assert "/" not in (folder / "config.json").read_text().replace("<|/", "")
