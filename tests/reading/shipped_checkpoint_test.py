@@ -18,12 +18,25 @@ TOLD = {
         ("Mary went to the garden", "John moved to the kitchen", "Mary journeyed to the office"),
         {"Where is Mary?": "office", "Where is John?": "kitchen"},
     ),
+    "qa2": (
+        ("Mary went to the garden", "Mary took the apple there", "Mary went to the office"),
+        {"Where is the apple?": "office"},
+    ),
     "qa4": (
         ("The kitchen is north of the office", "The garden is north of the kitchen"),
         {
             "What is north of the office?": "kitchen",
             "What is the kitchen north of?": "office",
             "What is north of the kitchen?": "garden",
+        },
+    ),
+    "qa5": (
+        ("Fred got the milk there", "Fred gave the milk to Mary", "Mary passed the milk to Bill"),
+        {
+            "Who gave the milk to Mary?": "Fred",
+            "What did Fred give to Mary?": "milk",
+            "Who did Mary give the milk to?": "Bill",
+            "Who received the milk?": "Bill",
         },
     ),
 }
