@@ -123,14 +123,22 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
 
 
 @pytest.mark.parametrize(
-    ("task", "facts", "names"),
-    [("qa1", 17, 17), ("qa2", 10, 18), ("qa3", 10, 18), ("qa4", 11, 17), ("qa5", 8, 17)],
+    ("task", "difficulty", "facts", "names"),
+    [
+        ("qa1", 1, 17, 17),
+        ("qa2", 1, 10, 18),
+        ("qa3", 3, 10, 18),
+        ("qa3", 4, 17, 17),  # 15 of few people, things and places; facts never exceed names
+        ("qa4", 1, 11, 17),
+        ("qa5", 2, 8, 17),
+    ],
 )
 def test_there_are_names_for_all_that_invented_facts_are_about(
-    task: str, facts: int, names: int
+    task: str, difficulty: int, facts: int, names: int
 ) -> None:
     plain = values(f"{task},tiny")
     plain["curriculum"]["max_facts"] = [facts, 0]
+    plain["curriculum"]["difficulty"] = [difficulty, 1]
     with pytest.raises(ConfigError, match=rf"curriculum.names\[0\] = 16: .* at least .*{facts}"):
         from_config_dict(plain)
     plain["curriculum"]["names"] = [names - 1, 0]

@@ -14,6 +14,7 @@ from armt_jax.config.babilong import (
     BabilongConfig,
     BabilongCurriculum,
     BabilongEvaluation,
+    fewest_names,
 )
 from armt_jax.config.checks import ConfigError, one_of, require
 from armt_jax.config.language_modelling import (
@@ -122,29 +123,16 @@ class BabilongExperiment(Experiment):
             values = getattr(self.curriculum, name)
             right = self.model.family == "armt" or not any(values)
             require(right, f"curriculum.{name}", values, accepted)
-        task = self.task.task
-        for stage, names in enumerate(self.curriculum.names):
-            facts = self.curriculum.max_facts[stage]
-            fewest = self._fewest_names(facts)
-            message = f"must be 0, or at least {fewest} for {facts} facts of {task} (max_facts)"
-            require(names == 0 or names >= fewest, f"curriculum.names[{stage}]", names, message)
+        task, stages = self.task.task, self.curriculum
         most = INVENTED_DIFFICULTIES.get(task, 1)
-        for stage, difficulty in enumerate(self.curriculum.difficulty):
+        for stage, difficulty in enumerate(stages.difficulty):
             message = f"must be at most {most}, what {task} has"
             require(difficulty <= most, f"curriculum.difficulty[{stage}]", difficulty, message)
-
-    def _fewest_names(self, facts: int) -> int:
-        """Names that so many invented facts of the task can need."""
-        if self.task.task == "qa4":  # a room of each, and one that at least two relations have
-            return facts + -(-facts // 2)
-        if self.task.task in (
-            "qa2",
-            "qa3",
-        ):  # a place of each, and of every three a person and a thing
-            return facts + 2 * -(-facts // 3)
-        if self.task.task == "qa5":  # a thing of each gift, and one more person than gifts
-            return 2 * facts + 1
-        return facts
+        for stage, names in enumerate(stages.names):
+            facts = stages.max_facts[stage]
+            fewest = fewest_names(task, facts, stages.difficulty[stage])
+            message = f"must be 0, or at least {fewest} for {facts} facts of {task} (max_facts)"
+            require(names == 0 or names >= fewest, f"curriculum.names[{stage}]", names, message)
 
     @property
     def trained_tokens(self) -> int:

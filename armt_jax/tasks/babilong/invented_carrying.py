@@ -3,6 +3,10 @@
 To say where a thing is takes two steps: who has it, and where they are; where it was put down, what
 was true then. A small model that is to find out both at once finds neither, so it is first asked
 for each of the two, one of them in a form that bAbI does not have: ``Who has the football?``.
+
+With many names hardly anything happens twice to one, and what was true before is rarely in the way.
+bAbI has four people, three things and six places, and goes on for 30 facts and more: it is asked
+for last, with names that are still any tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from armt_jax.config import ConfigError
+from armt_jax.config.babilong import CARRYING_AGAIN, CARRYING_FEW, fewest_carrying_names
 from armt_jax.tasks.babilong.dense_contexts import Segments
 from armt_jax.tasks.babilong.events import DROP, GRAB, MOVE, VERBS, Event, sentence
 from armt_jax.tasks.babilong.forms import Form, form_of
@@ -74,18 +79,29 @@ def carrying_forms(tokenizer: BabilongTokenizer, names: int) -> CarryingForms:
 
 
 class _World:
-    """Who is where, and who has what; people and things are numbers, places ids."""
+    """Who is where, and who has what; people and things are numbers, places ids.
 
-    def __init__(self, people: int, things: int, rng: np.random.Generator) -> None:
+    Each move is to another of ``places`` in turn, or ``again`` to any but where the person is.
+    """
+
+    def __init__(
+        self, people: int, things: int, places: list[int], again: bool, rng: np.random.Generator
+    ) -> None:
         self.people, self.things = people, things
+        self._places, self._again = places, again
         self.place_of: dict[int, int] = {}
         self.holder: dict[int, int] = {}
         self.lies_at: dict[int, int] = {}
         self._rng = rng
 
-    def move(self, place: int) -> tuple[int, int]:
-        """Somebody goes to ``place``."""
+    def move(self) -> tuple[int, int]:
+        """Somebody goes somewhere."""
         person = int(self._rng.integers(self.people))
+        if self._again:
+            others = [place for place in self._places if place != self.place_of.get(person)]
+            place = int(self._rng.choice(others))
+        else:
+            place = self._places.pop(0)
         self.place_of[person] = place
         return person, place
 
@@ -130,16 +146,16 @@ def invented_carrying(
 ) -> tuple[Segments, list[Query]]:
     """Facts, so many of each segment, and questions about what they tell, in random order.
 
-    There is a place for each fact, and up to one person and one thing for every three. Two of five
-    facts are moves, and so are those where nothing can be taken or put down. As in bAbI, a thing
-    that was put down is taken by somebody who is there.
+    Up to difficulty 3 there is a place for each move, and up to one person and one thing for every
+    three facts. Two of five facts are moves, and so are those where nothing can be taken or put
+    down. As in bAbI, a thing that was put down is taken by somebody who is there.
 
     Args:
       difficulty: 1: nothing is put down, where everybody is and who has what is asked; 2: where
-        each thing is as well; 3: things are put down.
+        each thing is as well; 3: things are put down; 4: by at most four people, at most three
+        things at two to eight places, whatever the number of facts.
       tokenizer: of facts and questions.
-      names: so many ids are names; at least one for each fact and two for every three, or part of
-        three.
+      names: so many ids are names; at least ``fewest_carrying_names``.
       counts: facts of each segment.
       segment_size: tokens of one.
       rng: all that is random.
@@ -151,18 +167,18 @@ def invented_carrying(
     longest = max(len(form.ids) for kind in forms.facts.values() for form in kind)
     check_room(longest, counts, segment_size)
     total = sum(counts)
-    most = -(-total // 3)  # more of them, and hardly anything happens twice to one
-    if names < total + 2 * most:
+    fewest = fewest_carrying_names(total, difficulty)
+    if names < fewest:
         raise ConfigError(
-            f"curriculum.names = {names}: must be at least {total + 2 * most} for {total} facts of "
-            "moves and things"
+            f"curriculum.names = {names}: must be at least {fewest} for {total} facts of moves and "
+            f"things of difficulty {difficulty}"
         )
-    people, things = (int(rng.integers(1, most, endpoint=True)) for _ in range(2))
-    chosen = rng.choice(forms.names, people + things + total, replace=False).tolist()
-    who, what, places = np.split(np.array(chosen), [people, people + things])
-    world, facts = _World(people, things, rng), []
-    for place in places.tolist():
-        kind, (person, object_) = _event(world, place, difficulty, rng)
+    people, things, places = _sizes(total, difficulty, rng)
+    chosen = rng.choice(forms.names, people + things + places, replace=False)
+    who, what, where = np.split(chosen, [people, people + things])
+    world, facts = _World(people, things, where.tolist(), difficulty == CARRYING_AGAIN, rng), []
+    for _ in range(total):
+        kind, (person, object_) = _event(world, difficulty, rng)
         form = forms.facts[kind][int(rng.integers(len(forms.facts[kind])))]
         facts.append(form.of(int(who[person]), object_ if kind == MOVE else int(what[object_])))
     told = iter(facts)
@@ -175,13 +191,25 @@ def invented_carrying(
     return segments, [asked[index] for index in rng.permutation(len(asked))]
 
 
-def _event(
-    world: _World, place: int, difficulty: int, rng: np.random.Generator
-) -> tuple[str, tuple[int, int]]:
+def _sizes(total: int, difficulty: int, rng: np.random.Generator) -> tuple[int, int, int]:
+    """How many people, things and places there are in a story of ``total`` facts."""
+    if difficulty == CARRYING_AGAIN:
+        most_people, most_things, most_places = CARRYING_FEW
+        places = int(rng.integers(2, most_places, endpoint=True))
+    else:
+        most_people = most_things = -(-total // 3)  # more, and all of them are told of once
+        places = total
+    people, things = (
+        int(rng.integers(1, most, endpoint=True)) for most in (most_people, most_things)
+    )
+    return people, things, places
+
+
+def _event(world: _World, difficulty: int, rng: np.random.Generator) -> tuple[str, tuple[int, int]]:
     """A kind of event, and what it is about."""
     kind = rng.choice((MOVE, GRAB, DROP), p=(0.4, 0.3, 0.3) if difficulty > 2 else (0.4, 0.6, 0))
     found = {MOVE: lambda: None, GRAB: world.take, DROP: world.leave}[kind]()
-    return (MOVE, world.move(place)) if found is None else (str(kind), found)
+    return (MOVE, world.move()) if found is None else (str(kind), found)
 
 
 def _asked(world: _World, who: list[int], what: list[int]) -> list[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""Invented carrying: qa2's sentences, answers that the solver gives, in three difficulties."""
+"""Invented carrying: qa2's sentences, answers that the solver gives, in four difficulties."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ TOKENIZER = train_tokenizer(TEXTS * 20, 420)
 
 
 def _world(
-    index: int, difficulty: int = 3, most: int = 12, names: int = 40
+    index: int, difficulty: int = 3, most: int = 12, names: int = 40, segments: int = 4
 ) -> tuple[list[str], list[tuple[str, str]], list[int]]:
     """Facts, questions with their answers, names as ``n17`` and the like; counts of facts."""
     rng = sample_rng(7, index)
-    counts = fact_counts(4, 3, most, True, rng)
-    segments, queries = invented_carrying(difficulty, TOKENIZER, names, counts, 32, rng)
-    assert [len(facts) for facts in segments] == counts
+    counts = fact_counts(segments, 3, most, True, rng)
+    told, queries = invented_carrying(difficulty, TOKENIZER, names, counts, 32, rng)
+    assert [len(facts) for facts in told] == counts
     known = set(carrying_forms(TOKENIZER, names).names.tolist())
 
     def text(ids: Sequence[int]) -> str:
@@ -51,7 +51,7 @@ def _world(
         assert ids[-3] == TOKENIZER.gen_id
         np.testing.assert_array_equal(np.flatnonzero(query.loss_mask), [len(ids) - 3, len(ids) - 2])
         asked.append((text(ids[:-3]), text([ids[-2]])))
-    return [text(fact) for facts in segments for fact in facts], asked, counts
+    return [text(fact) for facts in told for fact in facts], asked, counts
 
 
 def _told(facts: Sequence[str]) -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_forms_are_babis_own_with_names_apart() -> None:
     assert not set(forms.names.tolist()) & (fixed | special)
 
 
-@pytest.mark.parametrize("difficulty", [1, 2, 3])
+@pytest.mark.parametrize("difficulty", [1, 2, 3, 4])
 def test_everything_that_was_told_is_asked_and_the_answers_are_right(difficulty: int) -> None:
     kinds, told_kinds = [], []
     for index in range(80):
@@ -125,6 +125,32 @@ def test_things_are_carried_left_behind_and_taken_again() -> None:
     assert again > 5
 
 
+def test_the_same_few_are_told_of_again_and_again() -> None:
+    """As in bAbI; with new places for each move hardly anything was somewhere else before."""
+    sizes: set[tuple[int, int, int]] = set()
+    each: dict[int, list[float]] = {3: [], 4: []}
+    for difficulty, told_of_each in each.items():
+        for index in range(200):
+            facts, _, _ = _world(index, difficulty, most=32, names=54, segments=10)
+            events = [read_event(fact) for fact in facts]
+            who = {event.subject for event in events}
+            what = {event.target for event in events if event.kind != MOVE}
+            where = {event.target for event in events if event.kind == MOVE}
+            place_of: dict[str, str] = {}
+            for event in events:
+                if event.kind == MOVE:
+                    assert place_of.get(event.subject) != event.target, "moved to where they were"
+                    place_of[event.subject] = event.target
+            if len(facts) > 20:
+                told_of_each.append(len(facts) / (len(who) + len(what)))
+            assert not who & what | who & where | what & where
+            if difficulty == 4:
+                sizes.add((len(who), len(what), len(where)))
+    assert tuple(map(max, zip(*sizes, strict=True))) == (4, 3, 8)
+    assert tuple(map(min, zip(*sizes, strict=True))) == (1, 0, 0)
+    assert np.median(each[4]) > 1.5 * np.median(each[3])
+
+
 def test_questions_come_in_random_order() -> None:
     first = [_world(index)[1][0][0].startswith("Where is the") for index in range(60)]
     assert 0.1 < np.mean(first) < 0.7
@@ -133,11 +159,12 @@ def test_questions_come_in_random_order() -> None:
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 16])
 def test_as_many_facts_as_are_asked_for_with_as_few_names_as_can_be(total: int) -> None:
     for index in range(50):
-        segments, queries = invented_carrying(
-            3, TOKENIZER, total + 2 * -(-total // 3), [1] * total, 32, sample_rng(2, index)
-        )
-        assert len(segments) == total
-        assert queries
+        for difficulty, names in ((3, total + 2 * -(-total // 3)), (4, 15)):
+            segments, queries = invented_carrying(
+                difficulty, TOKENIZER, names, [1] * total, 32, sample_rng(2, index)
+            )
+            assert len(segments) == total
+            assert queries
 
 
 def test_what_cannot_be_invented() -> None:
@@ -149,3 +176,5 @@ def test_what_cannot_be_invented() -> None:
         invented_carrying(3, TOKENIZER, 30, [5], 32, sample_rng(0, 0))
     with pytest.raises(ConfigError, match=r"names = 13: must be at least 14 for 8 facts"):
         invented_carrying(3, TOKENIZER, 13, [1] * 8, 32, sample_rng(0, 0))
+    with pytest.raises(ConfigError, match=r"names = 14: must be at least 15 for 8 facts .* 4$"):
+        invented_carrying(4, TOKENIZER, 14, [1] * 8, 32, sample_rng(0, 0))
