@@ -10,7 +10,13 @@ from rich.table import Table
 
 from armt_jax.config import BabilongExperiment
 from armt_jax.evaluation.babilong import BabilongEvaluator
-from armt_jax.evaluation.babilong_results import BabilongCell, cell, write_cells
+from armt_jax.evaluation.babilong_results import (
+    BabilongCell,
+    cell,
+    cells_of,
+    with_cell,
+    write_cells,
+)
 from armt_jax.evaluation.results import git_commit
 from armt_jax.models.protocol import Params
 from armt_jax.tasks.babilong import setup
@@ -50,17 +56,21 @@ def evaluate_lengths(
     lengths: Sequence[str],
     samples: int,
 ) -> list[BabilongCell]:
-    """A cell for every length, written and printed as soon as it is there."""
+    """A cell for every length, written and printed as soon as it is there.
+
+    The file keeps what it has of other lengths, if the same parameters answered.
+    """
     about = {
         "model": model_name(config),
         "rule": config.model.memory_rule,
         "seed": config.seed,
         "step": step,
-        "commit": git_commit(),
         "noise": config.task.noise,
         "facts": "simulator" if setup.data_folder(config.task) is None else "babi",
         "trained_tokens": config.trained_tokens,
     }
+    path = folder / FOLDER / FILE_NAME
+    written = cells_of(path, task=config.task.task, **about)
     cells: list[BabilongCell] = []
     with ReadingBar() as bar:
 
@@ -69,9 +79,10 @@ def evaluate_lengths(
 
         evaluator = BabilongEvaluator(config, params, step, folder / FOLDER, show)
         for length in lengths:
-            cells.append(cell(evaluator.answers(length, samples), **about))
-            write_cells(folder / FOLDER / FILE_NAME, cells)
-            one = cells[-1]
+            one = cell(evaluator.answers(length, samples), **about, commit=git_commit())
+            cells.append(one)
+            written = with_cell(written, one)
+            write_cells(path, written)
             bar.message(f"{one.task}, {length} tokens: {one.correct} of {one.samples} right")
     print_cells(cells, f"{config.name}, step {step:,}")
     return cells

@@ -31,6 +31,7 @@ from armt_jax.tasks.babilong.invented_relations import invented_relations
 from armt_jax.tasks.babilong.stage_data import BabilongData
 from armt_jax.training.experiment_stages import create_stages
 from configs import babilong
+from experiments.babilong_report import evaluate_lengths
 
 pytestmark = pytest.mark.usefixtures("without_data")
 
@@ -292,6 +293,26 @@ def test_a_model_that_answers_right_is_right(
     monkeypatch.setattr(babilong_module, "answer_prompts", lambda *args, **options: right)
     one = cell(evaluator.answers("256", 4), **ABOUT)
     assert (one.correct, one.samples, one.exact_match, one.label_match) == (4, 4, 1.0, 1.0)
+
+
+def test_the_file_of_cells_keeps_other_lengths_of_the_same_parameters(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    params = create_model(config.model).init(jax.random.key(0))
+    path = tmp_path / "evaluation" / "babilong.json"
+
+    def evaluated(lengths: str, samples: int, step: int = 7) -> list[tuple[str, int, int | None]]:
+        asked = lengths.split(",")
+        told = evaluate_lengths(config, params, step, tmp_path, asked, samples)
+        assert [(one.length, one.samples) for one in told] == [(one, samples) for one in asked]
+        return [(one.length, one.samples, one.step) for one in read_cells(path)]
+
+    assert evaluated("300,200", 2) == [("200", 2, 7), ("300", 2, 7)]
+    assert evaluated("1k", 1) == [("200", 2, 7), ("300", 2, 7), ("1k", 1, 7)]
+    assert evaluated("1000,300", 3) == [("200", 2, 7), ("300", 3, 7), ("1000", 3, 7)]
+    assert evaluated("200", 1, step=8) == [("200", 1, 8)]  # other parameters
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="must be a file of BABILong cells"):
+        evaluated("200", 1)
 
 
 def answer(index: int, output: str, length: str = "4k") -> Answer:

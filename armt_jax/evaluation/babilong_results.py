@@ -13,6 +13,7 @@ from armt_jax.config import ConfigError
 from armt_jax.evaluation.babilong_metric import label_match, strict_match, task_labels
 from armt_jax.evaluation.intervals import wilson_interval
 from armt_jax.evaluation.results import atomic_write
+from armt_jax.tasks.babilong.sample import tokens_of_length
 
 SCHEMA = "armt_jax.babilong"
 SCHEMA_VERSION = 1
@@ -173,6 +174,23 @@ def write_cells(path: str | os.PathLike[str], cells: Iterable[BabilongCell]) -> 
         "cells": [dataclasses.asdict(one) for one in cells],
     }
     atomic_write(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def cells_of(path: str | os.PathLike[str], **about: Any) -> list[BabilongCell]:
+    """Cells in a file whose fields are ``about``; none where there is no file.
+
+    Raises:
+      ConfigError: another kind or version of file.
+    """
+    cells = read_cells(path) if Path(path).exists() else []
+    return [one for one in cells if all(getattr(one, name) == v for name, v in about.items())]
+
+
+def with_cell(cells: Iterable[BabilongCell], new: BabilongCell) -> list[BabilongCell]:
+    """``cells`` and ``new``, which takes the place of one of its length; the shortest first."""
+    tokens = tokens_of_length(new.length)
+    others = (one for one in cells if tokens_of_length(one.length) != tokens)
+    return sorted([*others, new], key=lambda one: tokens_of_length(one.length))
 
 
 def read_cells(path: str | os.PathLike[str]) -> list[BabilongCell]:
