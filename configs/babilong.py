@@ -75,7 +75,11 @@ _INVENTED = {
         Invented(4, 16, 4, 1, 600, 0.85),
     ),
     "qa2": _CARRYING,
-    "qa3": _CARRYING,
+    "qa3": (
+        *_CARRYING,
+        Invented(8, 16, 2, 5, 1500, 0.95, 0.3),
+        Invented(8, 32, 4, 5, 2000, 0.9, 0.3),
+    ),
     # In short contexts the direction alone says too much. And one that questions name for itself
     # as often as for its opposite looks like nothing: the opposites come later.
     "qa4": (

@@ -12,10 +12,11 @@ TASK_NAME = "babilong"
 BABI_TASKS = tuple(f"qa{number}" for number in range(1, 21))
 SIMULATED_TASKS = BABI_TASKS[:5]
 # How many difficulties invented facts have, where it is more than one.
-INVENTED_DIFFICULTIES = {"qa2": 4, "qa3": 4, "qa4": 2, "qa5": 2}
-# The difficulty of carrying where few people, things and places are told of again and again, and
-# how many of each there are at most.
+INVENTED_DIFFICULTIES = {"qa2": 4, "qa3": 5, "qa4": 2, "qa5": 2}
+# The difficulty of carrying where few people, things and places are told of again and again, how
+# many of each there are at most, and the one of qa3 where what was before is asked.
 CARRYING_AGAIN = 4
+CARRYING_HISTORY = 5
 CARRYING_FEW = (4, 3, 8)
 FACT_SOURCES = ("simulator", "babi")
 NOISE_SOURCES = ("books", "built_in")
@@ -46,7 +47,7 @@ def fewest_names(task: str, facts: int, difficulty: int) -> int:
 
 def fewest_carrying_names(facts: int, difficulty: int) -> int:
     """Names that so many facts about who carries what can need."""
-    if difficulty == CARRYING_AGAIN:
+    if difficulty >= CARRYING_AGAIN:
         return sum(CARRYING_FEW)
     return facts + 2 * -(-facts // 3)  # a place of each, and of every three a person and a thing
 
@@ -120,7 +121,7 @@ class BabilongCurriculum:
     places, in qa2 and qa3 also what they take and leave, in qa4 relations between invented rooms,
     in qa5 gifts, with so many names between them: telling facts of one segment apart is learnt
     there (``tasks/babilong/invented.py``, ``invented_*.py``). ``difficulty`` then says how much of
-    the task they hold, 1 to 4 in qa2 and qa3, 1 to 2 in qa4 and qa5.
+    the task they hold, 1 to 4 in qa2, 1 to 5 in qa3, 1 to 2 in qa4 and qa5.
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those

@@ -1,4 +1,4 @@
-"""qa2's people who carry things, many of them, whose names are any tokens: see ``invented``.
+"""People who carry things (qa2, qa3), many of them, whose names are any tokens: see ``invented``.
 
 To say where a thing is takes two steps: who has it, and where they are; where it was put down, what
 was true then. A small model that is to find out both at once finds neither, so it is first asked
@@ -6,7 +6,8 @@ for each of the two, one of them in a form that bAbI does not have: ``Who has th
 
 With many names hardly anything happens twice to one, and what was true before is rarely in the way.
 bAbI has four people, three things and six places, and goes on for 30 facts and more: it is asked
-for last, with names that are still any tokens.
+for last, with names that are still any tokens. What qa3 asks, where something was before a place,
+is asked for then, too: of things as bAbI does, and of people, whose path the thing's is part of.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from armt_jax.config import ConfigError
-from armt_jax.config.babilong import CARRYING_AGAIN, CARRYING_FEW, fewest_carrying_names
+from armt_jax.config.babilong import (
+    CARRYING_AGAIN,
+    CARRYING_FEW,
+    CARRYING_HISTORY,
+    fewest_carrying_names,
+)
 from armt_jax.tasks.babilong.dense_contexts import Segments
 from armt_jax.tasks.babilong.events import DROP, GRAB, MOVE, VERBS, Event, sentence
 from armt_jax.tasks.babilong.forms import Form, form_of
@@ -28,16 +34,20 @@ from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 # A person, a thing and a place, as bAbI has them, and another three.
 _NAMES, _OTHERS = ("Mary", "apple", "bathroom"), ("John", "football", "kitchen")
 _THERE = {MOVE: (False,), GRAB: (False, True), DROP: (False, True)}
-_WHERE_IS_PERSON, _WHO_HAS, _WHERE_IS_THING = range(3)
+_WHERE_IS_PERSON, _WHO_HAS, _WHERE_IS_THING, _PERSON_BEFORE, _THING_BEFORE = range(5)
 _QUESTIONS = ("Where is {0}?", "Who has the {1}?", "Where is the {1}?")
+# From which difficulty on each is asked.
+_DIFFICULTY = (1, 1, 2, CARRYING_HISTORY, CARRYING_HISTORY)
+_HISTORY = ("Where was {0} before the {2}?", "Where was the {1} before the {2}?")
 
 
 class CarryingForms(NamedTuple):
-    """Sentences of qa2 as ids.
+    """Sentences of qa2 or qa3 as ids.
 
     Attributes:
       facts: of each kind of event, with each of its verbs: who, and the place or the thing.
-      questions: of a person's place, of a thing's holder, of a thing's place.
+      questions: of a person's place, of a thing's holder, of a thing's place; in qa3 of a person's
+        and of a thing's place before another.
       names: ids that can stand for a person, a thing or a place.
     """
 
@@ -47,8 +57,12 @@ class CarryingForms(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def carrying_forms(tokenizer: BabilongTokenizer, names: int) -> CarryingForms:
+def carrying_forms(
+    tokenizer: BabilongTokenizer, names: int, history: bool = False
+) -> CarryingForms:
     """The forms in the words of ``tokenizer``, and so many of its ids, spread over all of them.
+
+    With ``history`` those of qa3.
 
     Raises:
       ConfigError: a name that is several tokens, or fewer ids than ``names``.
@@ -69,9 +83,12 @@ def carrying_forms(tokenizer: BabilongTokenizer, names: int) -> CarryingForms:
     }
     questions = tuple(
         form_of(
-            tokenizer.bare(text.format(*_NAMES)), tokenizer.bare(text.format(*_OTHERS)), 1, _NAMES
+            tokenizer.bare(text.format(*_NAMES)),
+            tokenizer.bare(text.format(*_OTHERS)),
+            text.count("{"),
+            _NAMES,
         )
-        for text in _QUESTIONS
+        for text in (*_QUESTIONS, *(_HISTORY if history else ()))
     )
     forms = [form for kind in facts.values() for form in kind] + [*questions]
     used = {token for form in forms for token in form.ids}
@@ -92,6 +109,7 @@ class _World:
         self.place_of: dict[int, int] = {}
         self.holder: dict[int, int] = {}
         self.lies_at: dict[int, int] = {}
+        self.path_of: tuple[dict[int, list[int]], dict[int, list[int]]] = {}, {}
         self._rng = rng
 
     def move(self) -> tuple[int, int]:
@@ -103,6 +121,7 @@ class _World:
         else:
             place = self._places.pop(0)
         self.place_of[person] = place
+        self._walk()
         return person, place
 
     def take(self) -> tuple[int, int] | None:
@@ -119,6 +138,7 @@ class _World:
         thing = int(self._rng.choice(free))
         self.lies_at.pop(thing, None)
         self.holder[thing] = person
+        self._walk()
         return person, thing
 
     def leave(self) -> tuple[int, int] | None:
@@ -135,6 +155,28 @@ class _World:
         """Where it is, as far as was told."""
         return self.lies_at.get(thing, self.place_of.get(self.holder.get(thing, -1)))
 
+    def _walk(self) -> None:
+        """Write down where everybody and everything has come to."""
+        things = {thing: self.place_of_thing(thing) for thing in self.holder}
+        for paths, places in zip(self.path_of, (self.place_of, things), strict=True):
+            for one, place in places.items():
+                path = paths.setdefault(one, [])
+                if place is not None and path[-1:] != [place]:
+                    path.append(place)
+
+    def before(self) -> list[tuple[int, int, int, int]]:
+        """0 for a person, 1 for a thing, which, a place on its path, and where it was before that.
+
+        A place that was visited twice is asked about as it was visited last.
+        """
+        return [
+            (kind, one, path[i], path[i - 1])
+            for kind, paths in enumerate(self.path_of)
+            for one, path in paths.items()
+            for i in range(1, len(path))
+            if path[i] not in path[i + 1 :]
+        ]
+
 
 def invented_carrying(
     difficulty: int,
@@ -143,6 +185,7 @@ def invented_carrying(
     counts: list[int],
     segment_size: int,
     rng: np.random.Generator,
+    history: bool = False,
 ) -> tuple[Segments, list[Query]]:
     """Facts, so many of each segment, and questions about what they tell, in random order.
 
@@ -153,17 +196,19 @@ def invented_carrying(
     Args:
       difficulty: 1: nothing is put down, where everybody is and who has what is asked; 2: where
         each thing is as well; 3: things are put down; 4: by at most four people, at most three
-        things at two to eight places, whatever the number of facts.
+        things at two to eight places, whatever the number of facts; 5, with ``history``: and where
+        everybody and everything was before.
       tokenizer: of facts and questions.
       names: so many ids are names; at least ``fewest_carrying_names``.
       counts: facts of each segment.
       segment_size: tokens of one.
       rng: all that is random.
+      history: of qa3, which asks for what was before.
 
     Raises:
       ConfigError: segments too short for so many facts, or too few names.
     """
-    forms = carrying_forms(tokenizer, names)
+    forms = carrying_forms(tokenizer, names, history)
     longest = max(len(form.ids) for kind in forms.facts.values() for form in kind)
     check_room(longest, counts, segment_size)
     total = sum(counts)
@@ -176,7 +221,7 @@ def invented_carrying(
     people, things, places = _sizes(total, difficulty, rng)
     chosen = rng.choice(forms.names, people + things + places, replace=False)
     who, what, where = np.split(chosen, [people, people + things])
-    world, facts = _World(people, things, where.tolist(), difficulty == CARRYING_AGAIN, rng), []
+    world, facts = _World(people, things, where.tolist(), difficulty >= CARRYING_AGAIN, rng), []
     for _ in range(total):
         kind, (person, object_) = _event(world, difficulty, rng)
         form = forms.facts[kind][int(rng.integers(len(forms.facts[kind])))]
@@ -184,16 +229,16 @@ def invented_carrying(
     told = iter(facts)
     segments: Segments = [[next(told) for _ in range(count)] for count in counts]
     asked = [
-        query_of_ids(tokenizer, forms.questions[which].of(about), answer)
+        query_of_ids(tokenizer, forms.questions[which].of(*about), answer)
         for which, about, answer in _asked(world, who.tolist(), what.tolist())
-        if which != _WHERE_IS_THING or difficulty > 1
+        if _DIFFICULTY[which] <= difficulty
     ]
     return segments, [asked[index] for index in rng.permutation(len(asked))]
 
 
 def _sizes(total: int, difficulty: int, rng: np.random.Generator) -> tuple[int, int, int]:
     """How many people, things and places there are in a story of ``total`` facts."""
-    if difficulty == CARRYING_AGAIN:
+    if difficulty >= CARRYING_AGAIN:
         most_people, most_things, most_places = CARRYING_FEW
         places = int(rng.integers(2, most_places, endpoint=True))
     else:
@@ -212,13 +257,18 @@ def _event(world: _World, difficulty: int, rng: np.random.Generator) -> tuple[st
     return (MOVE, world.move()) if found is None else (str(kind), found)
 
 
-def _asked(world: _World, who: list[int], what: list[int]) -> list[tuple[int, int, int]]:
-    """Each question, as its index in ``_QUESTIONS``, the name that it is about, and its answer."""
-    found = [(_WHERE_IS_PERSON, who[person], place) for person, place in world.place_of.items()]
-    found += [(_WHO_HAS, what[thing], who[person]) for thing, person in world.holder.items()]
+def _asked(world: _World, who: list[int], what: list[int]) -> list[tuple[int, list[int], int]]:
+    """Each question, as its index in the forms, the names that it is about, and its answer."""
+    found = [(_WHERE_IS_PERSON, [who[person]], place) for person, place in world.place_of.items()]
+    found += [(_WHO_HAS, [what[thing]], who[person]) for thing, person in world.holder.items()]
     places = {thing: world.place_of_thing(thing) for thing in range(world.things)}
-    return found + [
-        (_WHERE_IS_THING, what[thing], place)
+    found += [
+        (_WHERE_IS_THING, [what[thing]], place)
         for thing, place in places.items()
         if place is not None
+    ]
+    kinds = ((_PERSON_BEFORE, who), (_THING_BEFORE, what))
+    return found + [
+        (kinds[kind][0], [kinds[kind][1][one], place], before)
+        for kind, one, place, before in world.before()
     ]

@@ -15,7 +15,7 @@ from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 _ANSWER = 3
 _OTHERS = {
     "qa2": invented_carrying,
-    "qa3": invented_carrying,
+    "qa3": functools.partial(invented_carrying, history=True),
     "qa4": invented_relations,
     "qa5": invented_gifts,
 }
@@ -35,7 +35,8 @@ def longest_query(task: str, tokenizer: BabilongTokenizer, names: int) -> int:
       ConfigError: see the forms of the invention.
     """
     if task in ("qa2", "qa3"):
-        questions = [form.ids for form in carrying_forms(tokenizer, names).questions]
+        carrying = carrying_forms(tokenizer, names, task == "qa3")
+        questions = [form.ids for form in carrying.questions]
     elif task == "qa4":
         relations = relation_forms(tokenizer, names)
         asked = (*relations.what.values(), *relations.of_what.values())

@@ -1,7 +1,8 @@
-"""Invented carrying: qa2's sentences, answers that the solver gives, in four difficulties."""
+"""Invented carrying: qa2's sentences, answers that the solver gives, in all difficulties."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,8 @@ TEXTS = [
         *(f" {person} {verb} the {place}." for verb in VERBS[MOVE]),
         *(f" {person} {verb} the {thing} there." for kind in (GRAB, DROP) for verb in VERBS[kind]),
         f" Where is {person}? Who has the {thing}? Where is the {thing}?",
+        f" Where was {person} before the {place}? Where was the {thing} before the {place}?",
+        f"Where was {person} before the {place}?",
         f"Where is {person}?",
         f"Who has the {thing}?",
     )
@@ -36,9 +39,10 @@ def _world(
     """Facts, questions with their answers, names as ``n17`` and the like; counts of facts."""
     rng = sample_rng(7, index)
     counts = fact_counts(segments, 3, most, True, rng)
-    told, queries = invented_carrying(difficulty, TOKENIZER, names, counts, 32, rng)
+    history = difficulty == 5
+    told, queries = invented_carrying(difficulty, TOKENIZER, names, counts, 32, rng, history)
     assert [len(facts) for facts in told] == counts
-    known = set(carrying_forms(TOKENIZER, names).names.tolist())
+    known = set(carrying_forms(TOKENIZER, names, history).names.tolist())
 
     def text(ids: Sequence[int]) -> str:
         told = "".join(f" n{one}" if one in known else TOKENIZER.decode([one]) for one in ids)
@@ -54,12 +58,15 @@ def _world(
     return [text(fact) for facts in told for fact in facts], asked, counts
 
 
-def _told(facts: Sequence[str]) -> dict[str, str]:
+def _told(facts: Sequence[str], difficulty: int) -> dict[str, str]:
     """Who has what and who is where, as the text says it; where things are, as the solver does."""
     place_of, holder = {}, {}
+    paths: dict[str, list[str]] = {}
     for event in map(read_event, facts):
         if event.kind == MOVE:
             place_of[event.subject] = event.target
+            path = paths.setdefault(event.subject, [])
+            path += [] if path[-1:] == [event.target] else [event.target]
         elif event.kind == GRAB:
             assert event.target not in holder, "it was taken from somebody"
             holder[event.target] = event.subject
@@ -67,11 +74,18 @@ def _told(facts: Sequence[str]) -> dict[str, str]:
             assert holder.pop(event.target) == event.subject, "somebody else put it down"
     told = {f"Where is {person}?": place for person, place in place_of.items()}
     told |= {f"Who has the {thing}?": person for thing, person in holder.items()}
+    if difficulty == 5:
+        told |= {one.question.strip(): one.answer for one in all_questions("qa3", facts)}
+        told |= {  # the last visit of each place is the one that stays
+            f"Where was {person} before the {place}?": before
+            for person, path in paths.items()
+            for before, place in itertools.pairwise(path)
+        }
     return told | {one.question.strip(): one.answer for one in all_questions("qa2", facts)}
 
 
 def test_forms_are_babis_own_with_names_apart() -> None:
-    forms = carrying_forms(TOKENIZER, 40)
+    forms = carrying_forms(TOKENIZER, 40, history=True)
     for kind, what in ((MOVE, "bathroom"), (GRAB, "apple"), (DROP, "apple")):
         decoded = [TOKENIZER.decode(form.ids).strip() for form in forms.facts[kind]]
         ends = ("",) if kind == MOVE else ("", " there")
@@ -80,7 +94,11 @@ def test_forms_are_babis_own_with_names_apart() -> None:
         "Where is Mary?",
         "Who has the apple?",
         "Where is the apple?",
+        "Where was Mary before the bathroom?",
+        "Where was the apple before the bathroom?",
     ]
+    asked = carrying_forms(TOKENIZER, 40).questions
+    assert asked == forms.questions[:3]
     assert len(set(forms.names.tolist())) == 40
     every = [form for kind in forms.facts.values() for form in kind] + [*forms.questions]
     fixed = {token for form in every for token in form.ids}
@@ -88,22 +106,26 @@ def test_forms_are_babis_own_with_names_apart() -> None:
     assert not set(forms.names.tolist()) & (fixed | special)
 
 
-@pytest.mark.parametrize("difficulty", [1, 2, 3, 4])
+@pytest.mark.parametrize("difficulty", [1, 2, 3, 4, 5])
 def test_everything_that_was_told_is_asked_and_the_answers_are_right(difficulty: int) -> None:
     kinds, told_kinds = [], []
+    before = 0
     for index in range(80):
         facts, asked, _ = _world(index, difficulty)
-        told = _told(facts)
+        told = _told(facts, difficulty)
         if difficulty == 1:
             told = {one: right for one, right in told.items() if not one.startswith("Where is the")}
         assert dict(asked) == told
         assert len(asked) == len(told)
+        before += sum(question.startswith("Where was the") for question in told)
+        told = {one: right for one, right in told.items() if not one.startswith("Where was")}
         kinds += [question.rsplit(" ", 1)[0] for question in told]
         told_kinds += [read_event(fact).kind for fact in facts]
     assert set(kinds) == {"Where is", "Who has the"} | (
         {"Where is the"} if difficulty > 1 else set()
     )
     assert set(told_kinds) == {MOVE, GRAB} | ({DROP} if difficulty > 2 else set())
+    assert (before > 20) == (difficulty == 5)
     assert 0.4 < told_kinds.count(MOVE) / len(told_kinds) < 0.75
 
 
