@@ -49,6 +49,7 @@ class Invented(NamedTuple):
       difficulty: see ``BabilongCurriculum``.
       steps, target: it ends after so many, or with this share of right answers.
       factor: of the learning rate; of the stages behind the last one, too.
+      shorter: whether contexts have a random number of segments; of the stages behind, too.
     """
 
     segments: int
@@ -58,6 +59,7 @@ class Invented(NamedTuple):
     steps: int
     target: float
     factor: float = 1.0
+    shorter: bool = True
 
 
 _CARRYING = (
@@ -65,8 +67,9 @@ _CARRYING = (
     Invented(8, 8, 1, 2, 1500, 0.97),
     Invented(8, 8, 1, 3, 1500, 0.97),
     Invented(8, 16, 2, 3, 1500, 0.95, 0.3),
-    Invented(8, 16, 2, 4, 1500, 0.95, 0.3),
-    Invented(8, 32, 4, 4, 2000, 0.95, 0.3),
+    Invented(16, 16, 1, 4, 1000, 0.97, 0.5, shorter=False),
+    Invented(8, 16, 2, 4, 1000, 0.97, 0.5, shorter=False),
+    Invented(8, 32, 4, 4, 1500, 0.95, 0.3, shorter=False),
 )
 _INVENTED = {
     "qa1": (
@@ -77,8 +80,8 @@ _INVENTED = {
     "qa2": _CARRYING,
     "qa3": (
         *_CARRYING,
-        Invented(8, 16, 2, 5, 1500, 0.95, 0.3),
-        Invented(8, 32, 4, 5, 2000, 0.9, 0.3),
+        Invented(8, 16, 2, 5, 1500, 0.95, 0.5, shorter=False),
+        Invented(8, 32, 4, 5, 1500, 0.9, 0.3, shorter=False),
     ),
     # In short contexts the direction alone says too much. And one that questions name for itself
     # as often as for its opposite looks like nothing: the opposites come later.
@@ -181,7 +184,7 @@ def _curriculum(*invented: Invented, dense: tuple[int, int]) -> dict[str, Any]:
         "max_steps": stages("steps", 800, 800, 800, 1500, 600, 200, 200, 100, 200, 200),
         "target": stages("target", 0.97, 0.97, 0.97, 0.98, 0.97, *(1.1,) * 5),
         "num_queries": 0,
-        "random_num_segments": True,
+        "random_num_segments": stages("shorter", *(invented[-1].shorter,) * 10),
     }
 
 
@@ -224,6 +227,7 @@ def _paper(task: str) -> dict[str, Any]:
             "drift_weight": (0.0,) * 6,
             "gate_weight": (0.0,) * 6,
             "learning_rate_factor": (1.0,) * 6,
+            "random_num_segments": (True,) * 6,
             "max_steps": (10_000,) * 6,
             "target": (1.0,) * 6,
             "num_queries": 1,
@@ -253,6 +257,7 @@ def _tiny(task: str) -> dict[str, Any]:
             "drift_weight": (0.0, 0.1),
             "gate_weight": (0.0, 0.1),
             "learning_rate_factor": (1.0, 1.0),
+            "random_num_segments": (True, True),
             "max_steps": (8, 8),
             "target": (0.99, 0.99),
         },

@@ -184,7 +184,12 @@ def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     assert invented.trained_tokens == 4 * (48 - 8) + 8
     config = dataclasses.replace(
         invented,
-        curriculum=dataclasses.replace(invented.curriculum, names=(0, 0), segment_size=(0, 0)),
+        curriculum=dataclasses.replace(
+            invented.curriculum,
+            names=(0, 0),
+            segment_size=(0, 0),
+            random_num_segments=(True, False),
+        ),
     )
     first, second = create_stages(config)
     assert isinstance(first.data, BabilongData)
@@ -207,6 +212,9 @@ def test_a_stage_reads_what_its_settings_say(tmp_path: Path) -> None:
     # Two facts, in one segment or in two; noise up to half of the room between them.
     used = batch.context_mask.any(-1).sum(1)
     assert set(used) == {1, 2}
+    whole = second.data.stream(0, 16, **place)
+    assert next(whole).context_mask.any(-1).all()
+    whole.close()
     counts = batch.context_mask.sum(-1)[batch.context_mask.any(-1)]
     assert 5 <= counts.min() < counts.max() <= 16 + 0.5 * 43
     assert len(np.unique(batch.context_mask.argmax(-1))) > 5

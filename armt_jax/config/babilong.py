@@ -63,6 +63,8 @@ def with_later_settings(values: dict[str, Any]) -> dict[str, Any]:
     segments = stages.get("num_segments")
     count = len(segments) if isinstance(segments, (list, tuple)) else 0
     later = {name: [value] * count for name, value in _LATER.items()}
+    if isinstance(stages.get("random_num_segments"), bool):  # once of all stages
+        stages = stages | {"random_num_segments": [stages["random_num_segments"]] * count}
     return values | {"task": {"segment_overlap": 0} | task, "curriculum": later | stages}
 
 
@@ -111,12 +113,13 @@ class BabilongCurriculum:
     """Stages of training, one entry of each tuple a stage; a stage ends as in retrieval's.
 
     A context has ``num_segments`` segments, or 1 to so many, uniformly, with
-    ``random_num_segments``; of ``segment_size`` tokens, 0 for the task's own. Stories have at most
+    ``random_num_segments`` (most are shorter then, so that what goes wrong in long ones alone is
+    rarely seen); of ``segment_size`` tokens, 0 for the task's own. Stories have at most
     ``max_facts`` facts, 0 for any number (but never more than one for every five tokens, as the
-    authors have it). Facts stand anywhere among the
-    noise (``facts_per_segment`` 0), or every segment has 1 to ``facts_per_segment`` of them, with
-    noise between that fills up to a share ``noise`` of the rest, both drawn anew for each segment:
-    looking up, and telling facts of one segment apart, is learnt there first.
+    authors have it). Facts stand anywhere among the noise (``facts_per_segment`` 0), or every
+    segment has 1 to ``facts_per_segment`` of them, with noise between that fills up to a share
+    ``noise`` of the rest, both drawn anew for each segment: looking up, and telling facts of one
+    segment apart, is learnt there first.
     With ``names`` above 0 the facts of such segments are moves of invented people to invented
     places, in qa2 and qa3 also what they take and leave, in qa4 relations between invented rooms,
     in qa5 gifts, with so many names between them: telling facts of one segment apart is learnt
@@ -157,7 +160,7 @@ class BabilongCurriculum:
     max_steps: tuple[int, ...]
     target: tuple[float, ...]
     num_queries: int
-    random_num_segments: bool
+    random_num_segments: tuple[bool, ...]
 
     def __post_init__(self) -> None:
         stages = len(self.num_segments)

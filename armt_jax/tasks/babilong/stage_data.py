@@ -175,7 +175,7 @@ def _stage(
             overlap=task.segment_overlap,
         )
         for source, count, random_segments in (
-            (sources[0], most, curriculum.random_num_segments),
+            (sources[0], most, curriculum.random_num_segments[index]),
             (sources[1], 1, False),
         )
     )
