@@ -17,7 +17,7 @@ INVENTED_DIFFICULTIES = {"qa2": 4, "qa3": 5, "qa4": 2, "qa5": 2}
 # many of each there are at most, and the one of qa3 where what was before is asked.
 CARRYING_AGAIN = 4
 CARRYING_HISTORY = 5
-CARRYING_FEW = (4, 3, 8)
+CARRYING_FEW = (4, 6, 8)
 FACT_SOURCES = ("simulator", "babi")
 NOISE_SOURCES = ("books", "built_in")
 TOKENIZERS = ("gpt2", "small")

@@ -5,8 +5,8 @@ was true then. A small model that is to find out both at once finds neither, so 
 for each of the two, one of them in a form that bAbI does not have: ``Who has the football?``.
 
 With many names hardly anything happens twice to one, and what was true before is rarely in the way.
-bAbI has four people, three things and six places, and goes on for 30 facts and more: it is asked
-for last, with names that are still any tokens. What qa3 asks, where something was before a place,
+bAbI has four people, three things and six places, and goes on for 30 facts and more: that comes
+last, with names that are still any tokens. What qa3 asks, where something was before a place,
 is asked for then, too: of things as bAbI does, and of people, whose path the thing's is part of.
 """
 
@@ -38,6 +38,7 @@ _WHERE_IS_PERSON, _WHO_HAS, _WHERE_IS_THING, _PERSON_BEFORE, _THING_BEFORE = ran
 _QUESTIONS = ("Where is {0}?", "Who has the {1}?", "Where is the {1}?")
 # From which difficulty on each is asked.
 _DIFFICULTY = (1, 1, 2, CARRYING_HISTORY, CARRYING_HISTORY)
+_FIRST_ONES = 0.2
 _HISTORY = ("Where was {0} before the {2}?", "Where was the {1} before the {2}?")
 
 
@@ -195,8 +196,9 @@ def invented_carrying(
 
     Args:
       difficulty: 1: nothing is put down, where everybody is and who has what is asked; 2: where
-        each thing is as well; 3: things are put down; 4: by at most four people, at most three
-        things at two to eight places, whatever the number of facts; 5, with ``history``: and where
+        each thing is as well; 3: things are put down; 4: by at most four people, at most six
+        things at two to eight places, whatever the number of facts, and mostly the things are
+        asked about; 5, with ``history``: and where
         everybody and everything was before.
       tokenizer: of facts and questions.
       names: so many ids are names; at least ``fewest_carrying_names``.
@@ -230,8 +232,9 @@ def invented_carrying(
     segments: Segments = [[next(told) for _ in range(count)] for count in counts]
     asked = [
         query_of_ids(tokenizer, forms.questions[which].of(*about), answer)
-        for which, about, answer in _asked(world, who.tolist(), what.tolist())
-        if _DIFFICULTY[which] <= difficulty
+        for which, about, answer in _chosen(
+            _asked(world, who.tolist(), what.tolist()), difficulty, rng
+        )
     ]
     return segments, [asked[index] for index in rng.permutation(len(asked))]
 
@@ -257,7 +260,23 @@ def _event(world: _World, difficulty: int, rng: np.random.Generator) -> tuple[st
     return (MOVE, world.move()) if found is None else (str(kind), found)
 
 
-def _asked(world: _World, who: list[int], what: list[int]) -> list[tuple[int, list[int], int]]:
+_Questions = list[tuple[int, list[int], int]]
+
+
+def _chosen(asked: _Questions, difficulty: int, rng: np.random.Generator) -> _Questions:
+    """Those of a difficulty; where few are told of again and again, few of the first ones.
+
+    Who is where and who has what is known by then, and would be most of what is asked: a model that
+    takes a thing that was left to be where who left it is now looks better than it is.
+    """
+    found = [one for one in asked if _DIFFICULTY[one[0]] <= difficulty]
+    if difficulty < CARRYING_AGAIN:
+        return found
+    kept = [one for one in found if _DIFFICULTY[one[0]] > 1 or rng.random() < _FIRST_ONES]
+    return kept or found
+
+
+def _asked(world: _World, who: list[int], what: list[int]) -> _Questions:
     """Each question, as its index in the forms, the names that it is about, and its answer."""
     found = [(_WHERE_IS_PERSON, [who[person]], place) for person, place in world.place_of.items()]
     found += [(_WHO_HAS, [what[thing]], who[person]) for thing, person in world.holder.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -109,14 +110,23 @@ def test_forms_are_babis_own_with_names_apart() -> None:
 @pytest.mark.parametrize("difficulty", [1, 2, 3, 4, 5])
 def test_everything_that_was_told_is_asked_and_the_answers_are_right(difficulty: int) -> None:
     kinds, told_kinds = [], []
-    before = 0
+    before, shares = 0, []
     for index in range(80):
         facts, asked, _ = _world(index, difficulty)
         told = _told(facts, difficulty)
         if difficulty == 1:
             told = {one: right for one, right in told.items() if not one.startswith("Where is the")}
-        assert dict(asked) == told
-        assert len(asked) == len(told)
+        first_ones = {one for one in told if re.match(r"Who|Where is n", one)}
+        assert dict(asked).items() <= told.items()
+        assert len({*asked}) == len(asked)
+        if difficulty < 4:
+            assert len(asked) == len(told)
+        else:
+            assert not told.keys() - dict(asked) - first_ones
+            if told.keys() - first_ones:
+                shares.append(len(first_ones & dict(asked).keys()) / len(first_ones))
+            else:
+                assert asked
         before += sum(question.startswith("Where was the") for question in told)
         told = {one: right for one, right in told.items() if not one.startswith("Where was")}
         kinds += [question.rsplit(" ", 1)[0] for question in told]
@@ -125,6 +135,7 @@ def test_everything_that_was_told_is_asked_and_the_answers_are_right(difficulty:
         {"Where is the"} if difficulty > 1 else set()
     )
     assert set(told_kinds) == {MOVE, GRAB} | ({DROP} if difficulty > 2 else set())
+    assert difficulty < 4 or 0.1 < np.mean(shares) < 0.3
     assert (before > 20) == (difficulty == 5)
     assert 0.4 < told_kinds.count(MOVE) / len(told_kinds) < 0.75
 
@@ -168,9 +179,9 @@ def test_the_same_few_are_told_of_again_and_again() -> None:
             assert not who & what | who & where | what & where
             if difficulty == 4:
                 sizes.add((len(who), len(what), len(where)))
-    assert tuple(map(max, zip(*sizes, strict=True))) == (4, 3, 8)
+    assert tuple(map(max, zip(*sizes, strict=True))) == (4, 6, 8)
     assert tuple(map(min, zip(*sizes, strict=True))) == (1, 0, 0)
-    assert np.median(each[4]) > 1.5 * np.median(each[3])
+    assert np.median(each[4]) > 1.2 * np.median(each[3])
 
 
 def test_questions_come_in_random_order() -> None:
@@ -181,7 +192,7 @@ def test_questions_come_in_random_order() -> None:
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 16])
 def test_as_many_facts_as_are_asked_for_with_as_few_names_as_can_be(total: int) -> None:
     for index in range(50):
-        for difficulty, names in ((3, total + 2 * -(-total // 3)), (4, 15)):
+        for difficulty, names in ((3, total + 2 * -(-total // 3)), (4, 18)):
             segments, queries = invented_carrying(
                 difficulty, TOKENIZER, names, [1] * total, 32, sample_rng(2, index)
             )
@@ -198,5 +209,5 @@ def test_what_cannot_be_invented() -> None:
         invented_carrying(3, TOKENIZER, 30, [5], 32, sample_rng(0, 0))
     with pytest.raises(ConfigError, match=r"names = 13: must be at least 14 for 8 facts"):
         invented_carrying(3, TOKENIZER, 13, [1] * 8, 32, sample_rng(0, 0))
-    with pytest.raises(ConfigError, match=r"names = 14: must be at least 15 for 8 facts .* 4$"):
-        invented_carrying(4, TOKENIZER, 14, [1] * 8, 32, sample_rng(0, 0))
+    with pytest.raises(ConfigError, match=r"names = 17: must be at least 18 for 8 facts .* 4$"):
+        invented_carrying(4, TOKENIZER, 17, [1] * 8, 32, sample_rng(0, 0))
