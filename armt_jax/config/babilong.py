@@ -6,18 +6,17 @@ import dataclasses
 import re
 from typing import Any
 
+from armt_jax.config.carrying import CARRYING
 from armt_jax.config.checks import one_of, positive, require
 
 TASK_NAME = "babilong"
 BABI_TASKS = tuple(f"qa{number}" for number in range(1, 21))
 SIMULATED_TASKS = BABI_TASKS[:5]
 # How many difficulties invented facts have, where it is more than one.
-INVENTED_DIFFICULTIES = {"qa2": 4, "qa3": 5, "qa4": 2, "qa5": 2}
-# The difficulty of carrying where few people, things and places are told of again and again, how
-# many of each there are at most, and the one of qa3 where what was before is asked.
-CARRYING_AGAIN = 4
-CARRYING_HISTORY = 5
-CARRYING_FEW = (4, 6, 8)
+INVENTED_DIFFICULTIES = {task: len(found) for task, found in CARRYING.items()} | {
+    "qa4": 2,
+    "qa5": 2,
+}
 FACT_SOURCES = ("simulator", "babi")
 NOISE_SOURCES = ("books", "built_in")
 TOKENIZERS = ("gpt2", "small")
@@ -36,20 +35,13 @@ _LATER: dict[str, Any] = {
 
 def fewest_names(task: str, facts: int, difficulty: int) -> int:
     """Names that so many invented facts of ``task`` can need."""
-    if task in ("qa2", "qa3"):
-        return fewest_carrying_names(facts, difficulty)
+    if task in CARRYING:
+        return sum(CARRYING[task][difficulty - 1].sizes(facts))
     if task == "qa4":  # a room of each, and one that at least two relations have
         return facts + -(-facts // 2)
     if task == "qa5":  # a thing of each gift, and one more person than gifts
         return 2 * facts + 1
     return facts
-
-
-def fewest_carrying_names(facts: int, difficulty: int) -> int:
-    """Names that so many facts about who carries what can need."""
-    if difficulty >= CARRYING_AGAIN:
-        return sum(CARRYING_FEW)
-    return facts + 2 * -(-facts // 3)  # a place of each, and of every three a person and a thing
 
 
 def with_later_settings(values: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +116,8 @@ class BabilongCurriculum:
     places, in qa2 and qa3 also what they take and leave, in qa4 relations between invented rooms,
     in qa5 gifts, with so many names between them: telling facts of one segment apart is learnt
     there (``tasks/babilong/invented.py``, ``invented_*.py``). ``difficulty`` then says how much of
-    the task they hold, 1 to 4 in qa2, 1 to 5 in qa3, 1 to 2 in qa4 and qa5.
+    the task they hold, 1 to 4 in qa2, 1 to 7 in qa3
+    (``config/carrying.py``), 1 to 2 in qa4 and qa5.
     Contexts of a stage have 0 to ``noise_before`` segments of noise more in front and 0 to
     ``noise_behind`` behind, which are read without a gradient: what leaks too slowly for the
     context's own length comes into the loss. ``num_segments`` does not count them. Each of those

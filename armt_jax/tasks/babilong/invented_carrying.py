@@ -7,7 +7,8 @@ for each of the two, one of them in a form that bAbI does not have: ``Who has th
 With many names hardly anything happens twice to one, and what was true before is rarely in the way.
 bAbI has four people, three things and six places, and goes on for 30 facts and more: that comes
 last, with names that are still any tokens. What qa3 asks, where something was before a place,
-is asked for then, too: of things as bAbI does, and of people, whose path the thing's is part of.
+is asked for then, too: of people, whose paths those of things are parts of, then of things as bAbI
+does (``config/carrying.py`` lists the difficulties).
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import NamedTuple
 import numpy as np
 
 from armt_jax.config import ConfigError
-from armt_jax.config.babilong import (
-    CARRYING_AGAIN,
-    CARRYING_FEW,
-    CARRYING_HISTORY,
-    fewest_carrying_names,
+from armt_jax.config.carrying import (
+    CARRYING,
+    PERSON_BEFORE,
+    THING_BEFORE,
+    WHERE_IS_PERSON,
+    WHERE_IS_THING,
+    WHO_HAS,
+    Carrying,
 )
 from armt_jax.tasks.babilong.dense_contexts import Segments
 from armt_jax.tasks.babilong.events import DROP, GRAB, MOVE, VERBS, Event, sentence
@@ -34,11 +38,7 @@ from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 # A person, a thing and a place, as bAbI has them, and another three.
 _NAMES, _OTHERS = ("Mary", "apple", "bathroom"), ("John", "football", "kitchen")
 _THERE = {MOVE: (False,), GRAB: (False, True), DROP: (False, True)}
-_WHERE_IS_PERSON, _WHO_HAS, _WHERE_IS_THING, _PERSON_BEFORE, _THING_BEFORE = range(5)
 _QUESTIONS = ("Where is {0}?", "Who has the {1}?", "Where is the {1}?")
-# From which difficulty on each is asked.
-_DIFFICULTY = (1, 1, 2, CARRYING_HISTORY, CARRYING_HISTORY)
-_FIRST_ONES = 0.2
 _HISTORY = ("Where was {0} before the {2}?", "Where was the {1} before the {2}?")
 
 
@@ -190,18 +190,14 @@ def invented_carrying(
 ) -> tuple[Segments, list[Query]]:
     """Facts, so many of each segment, and questions about what they tell, in random order.
 
-    Up to difficulty 3 there is a place for each move, and up to one person and one thing for every
-    three facts. Two of five facts are moves, and so are those where nothing can be taken or put
-    down. As in bAbI, a thing that was put down is taken by somebody who is there.
+    What happens, and what is asked, is of ``config.carrying.CARRYING``. A move is also what happens
+    where nothing can be taken or put down. As in bAbI, a thing that was put down is taken by
+    somebody who is there.
 
     Args:
-      difficulty: 1: nothing is put down, where everybody is and who has what is asked; 2: where
-        each thing is as well; 3: things are put down; 4: by at most four people, at most six
-        things at two to eight places, whatever the number of facts, and mostly the things are
-        asked about; 5, with ``history``: and where
-        everybody and everything was before.
+      difficulty: which of the task's, from 1.
       tokenizer: of facts and questions.
-      names: so many ids are names; at least ``fewest_carrying_names``.
+      names: so many ids are names; at least those of the difficulty.
       counts: facts of each segment.
       segment_size: tokens of one.
       rng: all that is random.
@@ -214,18 +210,22 @@ def invented_carrying(
     longest = max(len(form.ids) for kind in forms.facts.values() for form in kind)
     check_room(longest, counts, segment_size)
     total = sum(counts)
-    fewest = fewest_carrying_names(total, difficulty)
+    setting = CARRYING["qa3" if history else "qa2"][difficulty - 1]
+    most = setting.sizes(total)
+    fewest = sum(most)
     if names < fewest:
         raise ConfigError(
             f"curriculum.names = {names}: must be at least {fewest} for {total} facts of moves and "
             f"things of difficulty {difficulty}"
         )
-    people, things, places = _sizes(total, difficulty, rng)
+    # A new place for each move, or so few that people meet, and things are where people are.
+    people, things = (int(rng.integers(1, one, endpoint=True)) for one in most[:2])
+    places = int(rng.integers(2, most[2], endpoint=True)) if setting.places else most[2]
     chosen = rng.choice(forms.names, people + things + places, replace=False)
     who, what, where = np.split(chosen, [people, people + things])
-    world, facts = _World(people, things, where.tolist(), difficulty >= CARRYING_AGAIN, rng), []
+    world, facts = _World(people, things, where.tolist(), setting.places > 0, rng), []
     for _ in range(total):
-        kind, (person, object_) = _event(world, difficulty, rng)
+        kind, (person, object_) = _event(world, setting, rng)
         form = forms.facts[kind][int(rng.integers(len(forms.facts[kind])))]
         facts.append(form.of(int(who[person]), object_ if kind == MOVE else int(what[object_])))
     told = iter(facts)
@@ -233,29 +233,17 @@ def invented_carrying(
     asked = [
         query_of_ids(tokenizer, forms.questions[which].of(*about), answer)
         for which, about, answer in _chosen(
-            _asked(world, who.tolist(), what.tolist()), difficulty, rng
+            _asked(world, who.tolist(), what.tolist()), setting, rng
         )
     ]
     return segments, [asked[index] for index in rng.permutation(len(asked))]
 
 
-def _sizes(total: int, difficulty: int, rng: np.random.Generator) -> tuple[int, int, int]:
-    """How many people, things and places there are in a story of ``total`` facts."""
-    if difficulty >= CARRYING_AGAIN:
-        most_people, most_things, most_places = CARRYING_FEW
-        places = int(rng.integers(2, most_places, endpoint=True))
-    else:
-        most_people = most_things = -(-total // 3)  # more, and all of them are told of once
-        places = total
-    people, things = (
-        int(rng.integers(1, most, endpoint=True)) for most in (most_people, most_things)
-    )
-    return people, things, places
-
-
-def _event(world: _World, difficulty: int, rng: np.random.Generator) -> tuple[str, tuple[int, int]]:
+def _event(
+    world: _World, setting: Carrying, rng: np.random.Generator
+) -> tuple[str, tuple[int, int]]:
     """A kind of event, and what it is about."""
-    kind = rng.choice((MOVE, GRAB, DROP), p=(0.4, 0.3, 0.3) if difficulty > 2 else (0.4, 0.6, 0))
+    kind = rng.choice((MOVE, GRAB, DROP), p=setting.chances)
     found = {MOVE: lambda: None, GRAB: world.take, DROP: world.leave}[kind]()
     return (MOVE, world.move()) if found is None else (str(kind), found)
 
@@ -263,30 +251,25 @@ def _event(world: _World, difficulty: int, rng: np.random.Generator) -> tuple[st
 _Questions = list[tuple[int, list[int], int]]
 
 
-def _chosen(asked: _Questions, difficulty: int, rng: np.random.Generator) -> _Questions:
-    """Those of a difficulty; where few are told of again and again, few of the first ones.
-
-    Who is where and who has what is known by then, and would be most of what is asked: a model that
-    takes a thing that was left to be where who left it is now looks better than it is.
-    """
-    found = [one for one in asked if _DIFFICULTY[one[0]] <= difficulty]
-    if difficulty < CARRYING_AGAIN:
-        return found
-    kept = [one for one in found if _DIFFICULTY[one[0]] > 1 or rng.random() < _FIRST_ONES]
+def _chosen(asked: _Questions, setting: Carrying, rng: np.random.Generator) -> _Questions:
+    """Those that ``setting`` asks, and a share of the first ones, unless there are no others."""
+    found = [one for one in asked if one[0] in setting.asked]
+    first = (WHERE_IS_PERSON, WHO_HAS)
+    kept = [one for one in found if one[0] not in first or rng.random() < setting.first_ones]
     return kept or found
 
 
 def _asked(world: _World, who: list[int], what: list[int]) -> _Questions:
     """Each question, as its index in the forms, the names that it is about, and its answer."""
-    found = [(_WHERE_IS_PERSON, [who[person]], place) for person, place in world.place_of.items()]
-    found += [(_WHO_HAS, [what[thing]], who[person]) for thing, person in world.holder.items()]
+    found = [(WHERE_IS_PERSON, [who[person]], place) for person, place in world.place_of.items()]
+    found += [(WHO_HAS, [what[thing]], who[person]) for thing, person in world.holder.items()]
     places = {thing: world.place_of_thing(thing) for thing in range(world.things)}
     found += [
-        (_WHERE_IS_THING, [what[thing]], place)
+        (WHERE_IS_THING, [what[thing]], place)
         for thing, place in places.items()
         if place is not None
     ]
-    kinds = ((_PERSON_BEFORE, who), (_THING_BEFORE, what))
+    kinds = ((PERSON_BEFORE, who), (THING_BEFORE, what))
     return found + [
         (kinds[kind][0], [kinds[kind][1][one], place], before)
         for kind, one, place, before in world.before()
