@@ -130,7 +130,7 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
         ("qa2", 1, 10, 18),
         ("qa3", 3, 10, 18),
         ("qa3", 6, 13, 19),
-        ("qa3", 7, 19, 19),  # 18 of few people, things and places; facts never exceed names
+        ("qa3", 8, 19, 19),  # 18 of few people, things and places; facts never exceed names
         ("qa4", 1, 11, 17),
         ("qa5", 2, 8, 17),
     ],

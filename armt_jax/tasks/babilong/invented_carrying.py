@@ -26,6 +26,7 @@ from armt_jax.config.carrying import (
     WHERE_IS_PERSON,
     WHERE_IS_THING,
     WHO_HAS,
+    WHO_WENT,
     Carrying,
 )
 from armt_jax.tasks.babilong.dense_contexts import Segments
@@ -39,7 +40,12 @@ from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
 _NAMES, _OTHERS = ("Mary", "apple", "bathroom"), ("John", "football", "kitchen")
 _THERE = {MOVE: (False,), GRAB: (False, True), DROP: (False, True)}
 _QUESTIONS = ("Where is {0}?", "Who has the {1}?", "Where is the {1}?")
-_HISTORY = ("Where was {0} before the {2}?", "Where was the {1} before the {2}?")
+_HISTORY = (
+    "Who went to the {2}?",
+    "Where was {0} before the {2}?",
+    "Where was the {1} before the {2}?",
+)
+_SELDOM = 0.2
 
 
 class CarryingForms(NamedTuple):
@@ -47,8 +53,8 @@ class CarryingForms(NamedTuple):
 
     Attributes:
       facts: of each kind of event, with each of its verbs: who, and the place or the thing.
-      questions: of a person's place, of a thing's holder, of a thing's place; in qa3 of a person's
-        and of a thing's place before another.
+      questions: of a person's place, of a thing's holder, of a thing's place; in qa3 of who went
+        to a place, and of a person's and of a thing's place before another.
       names: ids that can stand for a person, a thing or a place.
     """
 
@@ -108,6 +114,7 @@ class _World:
         self.people, self.things = people, things
         self._places, self._again = places, again
         self.place_of: dict[int, int] = {}
+        self.last_at: dict[int, int] = {}
         self.holder: dict[int, int] = {}
         self.lies_at: dict[int, int] = {}
         self.path_of: tuple[dict[int, list[int]], dict[int, list[int]]] = {}, {}
@@ -122,6 +129,7 @@ class _World:
         else:
             place = self._places.pop(0)
         self.place_of[person] = place
+        self.last_at[place] = person
         self._walk()
         return person, place
 
@@ -252,10 +260,9 @@ _Questions = list[tuple[int, list[int], int]]
 
 
 def _chosen(asked: _Questions, setting: Carrying, rng: np.random.Generator) -> _Questions:
-    """Those that ``setting`` asks, and a share of the first ones, unless there are no others."""
+    """Those that ``setting`` asks, and a share of those that it seldom asks; never none."""
     found = [one for one in asked if one[0] in setting.asked]
-    first = (WHERE_IS_PERSON, WHO_HAS)
-    kept = [one for one in found if one[0] not in first or rng.random() < setting.first_ones]
+    kept = [one for one in found if one[0] not in setting.seldom or rng.random() < _SELDOM]
     return kept or found
 
 
@@ -269,6 +276,7 @@ def _asked(world: _World, who: list[int], what: list[int]) -> _Questions:
         for thing, place in places.items()
         if place is not None
     ]
+    found += [(WHO_WENT, [place], who[person]) for place, person in world.last_at.items()]
     kinds = ((PERSON_BEFORE, who), (THING_BEFORE, what))
     return found + [
         (kinds[kind][0], [kinds[kind][1][one], place], before)
