@@ -128,9 +128,9 @@ def test_impossible_settings_are_refused(group: str, field: str, value: Any, mes
     [
         ("qa1", 1, 17, 17),
         ("qa2", 1, 10, 18),
-        ("qa3", 3, 10, 18),
-        ("qa3", 6, 13, 19),
-        ("qa3", 8, 19, 19),  # 18 of few people, things and places; facts never exceed names
+        ("qa2", 3, 10, 18),
+        ("qa3", 3, 13, 19),
+        ("qa3", 4, 19, 19),  # 18 of few people, things and places; facts never exceed names
         ("qa4", 1, 11, 17),
         ("qa5", 2, 8, 17),
     ],
