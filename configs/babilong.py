@@ -19,7 +19,7 @@ starts with bAbI's four people, or among noise, answers with the latest place an
 of what they carry, in qa4 of rooms that lie beside each other, in qa5 of people who give each other
 things; what takes two steps, or has two sides, is asked for later (``difficulty``). The last five
 stages teach the write gates to stay shut on noise, then on noise that looks like facts, then on
-what the model's own gates open for, at last with words of facts planted in it.
+what the model's own gates open for, at last with words of facts planted in it (not in qa2 and qa3).
 Segments repeat 8 tokens, so that no border cuts a fact in two. A model of qa1 that was trained in
 sittings, whose last stages these became (``results/babilong_qa1.json``): 99 of 100 test questions
 right at 1,024 tokens, 100 at 4k, 64k and 1M, 20 of 20 at 10M and 5 of 5 at 50M. qa4 as one run of
@@ -105,6 +105,7 @@ class Told(NamedTuple):
       dense: the first three have facts everywhere: so many segments of 32 tokens, facts of each.
       segments, segment_size: of the fourth, with segments of 32 tokens, and of the last six.
       behind: segments of noise in the last four; half as many before them.
+      planted: share of them, of the last two, with words of facts.
       factors: of the learning rate; None: the last invented stage's.
     """
 
@@ -112,12 +113,14 @@ class Told(NamedTuple):
     segments: tuple[int, int] = (8, 8)
     segment_size: int = 64
     behind: int = 16
+    planted: float = 0.5
     factors: tuple[float, ...] | None = None
 
 
 # Two of qa4's facts fill a segment. A story of qa2 or qa3 is mostly longer than 16 facts, each
-# about another one's: they lie among more noise, in more segments, and the steps get smaller.
-_CARRIED = Told((16, 2), (32, 64), 32, 32, (0.3,) * 4 + (0.2,) * 4 + (0.15, 0.1))
+# about another one's: they lie among more noise, in more segments, and the steps get smaller. Words
+# planted among their noise made qa2's model worse (``BUILD_NOTES.md``).
+_CARRIED = Told((16, 2), (32, 64), 32, 32, 0.0, (0.3,) * 4 + (0.2,) * 4 + (0.15, 0.1))
 _TOLD = {"qa2": _CARRIED, "qa3": _CARRIED, "qa4": Told(dense=(4, 2))}
 
 
@@ -196,7 +199,7 @@ def _curriculum(*invented: Invented, told: Told) -> dict[str, Any]:
         "noise_before": later(0),
         "noise_behind": later(0, told.behind // 2, *(told.behind,) * 4),
         "noise_choices": later(1, *(64,) * 4),
-        "noise_planted": later(0.0, 0.5, 0.5),
+        "noise_planted": later(0.0, *(told.planted,) * 2),
         "noise_mined": later(0, 60_000, 100_000, 100_000),
         "drift_weight": later(0.0),
         "gate_weight": later(0.0, 0.02, *(0.1,) * 4),
