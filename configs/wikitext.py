@@ -75,7 +75,7 @@ def _default() -> dict[str, Any]:
             "memory": "kept",
         },
         "tuning": {"memory_factor": 0.2},
-        "curriculum": {"num_segments": (8,), "max_steps": (1000,)},
+        "curriculum": {"num_segments": (8,), "segment_size": (0,), "max_steps": (1000,)},
         "optimizer": {
             "learning_rate": 5e-3,
             "muon_learning_rate": 1.5e-2,
@@ -131,7 +131,11 @@ def _paper() -> dict[str, Any]:
         "tuning": {"memory_factor": 1.0},
         "train": {"batch_size": 64, "grad_accum": 4, "schedule": "auto", "remat": "segment"},
         "task": {"dataset": "wikitext-103", "tokenizer": "gpt2", "segment_size": 128},
-        "curriculum": {"num_segments": (1, 2, 4, 8), "max_steps": (2000, 4000, 4000, 20_000)},
+        "curriculum": {
+            "num_segments": (1, 2, 4, 8),
+            "segment_size": (0,) * 4,
+            "max_steps": (2000, 4000, 4000, 20_000),
+        },
         "evaluation": {"batch_size": 8},
     }
 
@@ -142,7 +146,7 @@ def _tiny() -> dict[str, Any]:
         "model": {"vocab_size": 512, "rule": "armt"},
         "tuning": {"memory_factor": 1.0},
         "task": {"dataset": "built_in", "segment_size": 16},
-        "curriculum": {"num_segments": (2, 4), "max_steps": (8, 8)},
+        "curriculum": {"num_segments": (2, 4), "segment_size": (0, 0), "max_steps": (8, 8)},
         "train": {"eval_samples": 16},
         "evaluation": {"num_segments": 6, "first_segment": 4, "horizons": (1,), "samples": 32},
     }

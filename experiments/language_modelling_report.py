@@ -94,7 +94,7 @@ def evaluate(
         "state_size": state_size(model),
         "vocab_size": config.model.vocab_size,
         "segment_size": task.segment_size,
-        "trained_segments": max(config.curriculum.num_segments),
+        "trained_segments": config.trained_segments,
         "trained_memory": task.memory,
         "first_segment": first,
         "seed": config.seed,
@@ -102,7 +102,7 @@ def evaluate(
         "commit": git_commit(),
         "flops_per_token": flops_per_token(
             config.model,
-            max(config.curriculum.num_segments),
+            config.trained_segments,
             task.segment_size,
             predicted=True,
         ),

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from armt_jax.config import ConfigError, LanguageModellingExperiment, from_config_dict
+from armt_jax.config import (
+    ConfigError,
+    LanguageModellingCurriculum,
+    LanguageModellingExperiment,
+    from_config_dict,
+)
 from armt_jax.evaluation.language_modelling_results import read_rows
 from armt_jax.tasks.babilong.tokenizers import train_tokenizer
 from armt_jax.tasks.language_modelling import setup
@@ -43,7 +48,7 @@ def tiny(folder: Path, **task: Any) -> LanguageModellingExperiment:
     plain = values(dataset=str(text), **task)
     plain["workdir"] = str(folder / "run")
     plain["model"] |= {"vocab_size": 300}
-    plain["curriculum"] = {"num_segments": (4,), "max_steps": (3,)}
+    plain["curriculum"] = {"num_segments": (4,), "segment_size": (0,), "max_steps": (3,)}
     plain["train"]["eval_every"] = 3
     config = from_config_dict(plain)
     assert isinstance(config, LanguageModellingExperiment)
@@ -99,6 +104,9 @@ def test_every_family_has_the_same_configuration(family: str) -> None:
         ("evaluation", "horizons", [4], r"horizons\[0\] = 4: must be at least 1, and below .* = 4"),
         ("evaluation", "samples", -1, r"evaluation.samples = -1: must be 0 \(all\) or more"),
         ("mesh", "stage", 2, "mesh.stage = 2: must be 1: a pipeline trains on queries"),
+        ("curriculum", "segment_size", (0,), r"curriculum.segment_size = \(0,\): needs 2 entries"),
+        ("curriculum", "segment_size", (-1, 0), r"segment_size\[0\] = -1: must be at least 0"),
+        ("curriculum", "segment_size", (8, 8), r"\[-1\] = 8: must be 0 or task.segment_size = 16"),
     ],
 )
 def test_impossible_settings_are_refused(group: str, field: str, value: Any, message: str) -> None:
@@ -119,14 +127,30 @@ def test_a_text_longer_than_full_attention_is_refused_unless_segments_are_apart(
     from_config_dict(plain)
 
 
+def test_figures_are_of_the_stages_that_are_evaluated(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    curriculum = LanguageModellingCurriculum((64, 2, 5, 3), (4, 16, 0, 0), (1,) * 4)
+    assert dataclasses.replace(config, curriculum=curriculum).trained_segments == 5
+
+
+def test_a_text_of_short_segments_may_be_too_long_too() -> None:
+    plain = values()
+    plain["model"] |= {"family": "transformer", "context_tokens": 96}
+    from_config_dict(plain)
+    plain["curriculum"] |= {"num_segments": (25, 4), "segment_size": (4, 0)}
+    with pytest.raises(ConfigError, match=r"text length = 100: must be at most"):
+        from_config_dict(plain)
+
+
 def test_stages_read_the_training_split_and_validate_on_another(tmp_path: Path) -> None:
     config = tiny(tmp_path)
     Path(config.workdir).mkdir()
-    curriculum = dataclasses.replace(config.curriculum, num_segments=(1, 4), max_steps=(2, 3))
+    curriculum = LanguageModellingCurriculum((1, 4), (6, 0), (2, 3))
     config = dataclasses.replace(config, curriculum=curriculum)
     first, second = create_stages(config)
     assert [stage.max_steps for stage in (first, second)] == [2, 3]
-    assert re.fullmatch(r".*text, \d+ contexts of 1 segment of 16 tokens", first.label)
+    assert re.fullmatch(r".*text, \d+ contexts of 1 segment of 6 tokens", first.label)
+    assert first.data.validation(3).context.shape == (3, 1, 6)
     assert re.fullmatch(r".*text, \d+ contexts of 4 segments of 16 tokens", second.label)
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}
     stream = second.data.stream(0, 8, **place)

@@ -195,18 +195,35 @@ class LanguageModellingExperiment(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        size = self.task.segment_size
-        self.model.check_segment(size)
+        own = self.task.segment_size
+        for size in (own, *self.curriculum.segment_size):
+            self.model.check_segment(size)
+        last = self.curriculum.segment_size[-1]
+        message = f"must be 0 or task.segment_size = {own}: the last stage is what is evaluated"
+        require(last in (0, own), "curriculum.segment_size[-1]", last, message)
         if self.task.memory == "kept":
-            self.model.check_text(
-                size * max(*self.curriculum.num_segments, self.evaluation.num_segments)
+            trained = (
+                count * self.segment_size(stage)
+                for stage, count in enumerate(self.curriculum.num_segments)
             )
+            self.model.check_text(max(*trained, own * self.evaluation.num_segments))
         require(
             self.mesh.stage == 1,
             "mesh.stage",
             self.mesh.stage,
             "must be 1: a pipeline trains on queries, and language modelling has none",
         )
+
+    def segment_size(self, stage: int) -> int:
+        """Tokens of a segment in a stage of the curriculum."""
+        return self.curriculum.segment_size[stage] or self.task.segment_size
+
+    @property
+    def trained_segments(self) -> int:
+        """Segments of the longest context of the training, of those of the task's own size."""
+        counts = enumerate(self.curriculum.num_segments)
+        own = self.task.segment_size
+        return max(count for stage, count in counts if self.segment_size(stage) == own)
 
 
 RecallExperiment = MqarExperiment | EntityEventsExperiment

@@ -42,23 +42,28 @@ class LanguageModellingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModellingCurriculum:
-    """Stages of training, an entry of each tuple a stage: segments of a context, and its steps."""
+    """Stages of training, an entry of each tuple a stage.
+
+    Its contexts have ``num_segments`` segments of ``segment_size`` tokens, 0 for the task's own; it
+    takes ``max_steps`` steps. In short segments nearly every token stands behind a border, and so
+    a memory is learnt first (``BUILD_NOTES.md``, "Language modelling"); the last stage has the
+    task's.
+    """
 
     num_segments: tuple[int, ...]
+    segment_size: tuple[int, ...]
     max_steps: tuple[int, ...]
 
     def __post_init__(self) -> None:
         stages = len(self.num_segments)
         require(stages >= 1, "curriculum.num_segments", self.num_segments, "needs a stage at least")
-        require(
-            len(self.max_steps) == stages,
-            "curriculum.max_steps",
-            self.max_steps,
-            f"needs {stages} entries, one for each of curriculum.num_segments",
-        )
-        for name in ("num_segments", "max_steps"):
-            for index, value in enumerate(getattr(self, name)):
-                require(value >= 1, f"curriculum.{name}[{index}]", value, "must be at least 1")
+        for name, least in (("num_segments", 1), ("segment_size", 0), ("max_steps", 1)):
+            values = getattr(self, name)
+            each = f"needs {stages} entries, one for each of curriculum.num_segments"
+            require(len(values) == stages, f"curriculum.{name}", values, each)
+            for index, value in enumerate(values):
+                message = f"must be at least {least}"
+                require(value >= least, f"curriculum.{name}[{index}]", value, message)
 
     @property
     def num_stages(self) -> int:

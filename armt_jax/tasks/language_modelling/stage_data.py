@@ -56,9 +56,9 @@ def language_modelling_data(
     if teacher is not None and (Path(teacher) / TOKENIZER_FILE).is_file():
         tokenizer.check_same(Path(teacher) / TOKENIZER_FILE, f"tuning.teacher = {teacher!r}")
     train, valid = (setup.token_documents(task, split, tokenizer) for split in ("train", "valid"))
-    size = task.segment_size
     stages = []
-    for count in config.curriculum.num_segments:
+    for stage, count in enumerate(config.curriculum.num_segments):
+        size = config.segment_size(stage)
         training, held_out = Contexts(train, count, size), Contexts(valid, count, size)
         plural = "" if count == 1 else "s"
         reset = ", memory reset in front of each" if task.memory == "reset" else ""
