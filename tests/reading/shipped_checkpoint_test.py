@@ -22,6 +22,18 @@ TOLD = {
         ("Mary went to the garden", "Mary took the apple there", "Mary went to the office"),
         {"Where is the apple?": "office"},
     ),
+    "qa3": (
+        (
+            "Mary went to the garden",
+            "Mary took the apple",
+            "Mary went to the office",
+            "Mary travelled to the kitchen",
+        ),
+        {
+            "Where was the apple before the office?": "garden",
+            "Where was the apple before the kitchen?": "office",
+        },
+    ),
     "qa4": (
         ("The kitchen is north of the office", "The garden is north of the kitchen"),
         {
@@ -54,7 +66,7 @@ def test_questions_about_a_text_are_answered(name: str, task: str) -> None:
     model = load_reading_model(CHECKPOINTS / name)
     sentences = GeneratedBooks("test").text(0)[:6_000].split(". ")
     told, questions = TOLD[task]
-    for place, fact in zip((10, 40, 70), told, strict=False):
+    for place, fact in zip((10, 40, 70, 75), told, strict=False):
         sentences.insert(place, fact)
     memory = Memory(model).read(". ".join(sentences))
     assert memory.ask([*questions]) == [*questions.values()]
