@@ -34,6 +34,7 @@ def default() -> dict[str, Any]:
             "distill_weight": 0.5,
             "temperature": 1.0,
             "memory_factor": 1.0,
+            "gate_factor": 1.0,
         },
     }
 

@@ -48,7 +48,12 @@ def tiny(folder: Path, **task: Any) -> LanguageModellingExperiment:
     plain = values(dataset=str(text), **task)
     plain["workdir"] = str(folder / "run")
     plain["model"] |= {"vocab_size": 300}
-    plain["curriculum"] = {"num_segments": (4,), "segment_size": (0,), "max_steps": (3,)}
+    plain["curriculum"] = {
+        "num_segments": (4,),
+        "segment_size": (0,),
+        "repeats": (0,),
+        "max_steps": (3,),
+    }
     plain["train"]["eval_every"] = 3
     config = from_config_dict(plain)
     assert isinstance(config, LanguageModellingExperiment)
@@ -106,6 +111,9 @@ def test_every_family_has_the_same_configuration(family: str) -> None:
         ("mesh", "stage", 2, "mesh.stage = 2: must be 1: a pipeline trains on queries"),
         ("curriculum", "segment_size", (0,), r"curriculum.segment_size = \(0,\): needs 2 entries"),
         ("curriculum", "segment_size", (-1, 0), r"segment_size\[0\] = -1: must be at least 0"),
+        ("curriculum", "repeats", (0, 0, 0), r"curriculum.repeats = \(0, 0, 0\): needs 2 entries"),
+        ("curriculum", "repeats", (5, 0), r"repeats\[0\] = 5: must be 0 .* or at least 6 tokens"),
+        ("curriculum", "repeats", (0, 9), r"repeats\[-1\] = 9: must be 0, the text as it is"),
         ("curriculum", "segment_size", (8, 8), r"\[-1\] = 8: must be 0 or task.segment_size = 16"),
     ],
 )
@@ -129,7 +137,7 @@ def test_a_text_longer_than_full_attention_is_refused_unless_segments_are_apart(
 
 def test_figures_are_of_the_stages_that_are_evaluated(tmp_path: Path) -> None:
     config = tiny(tmp_path)
-    curriculum = LanguageModellingCurriculum((64, 2, 5, 3), (4, 16, 0, 0), (1,) * 4)
+    curriculum = LanguageModellingCurriculum((64, 2, 5, 3), (4, 16, 0, 0), (0,) * 4, (1,) * 4)
     assert dataclasses.replace(config, curriculum=curriculum).trained_segments == 5
 
 
@@ -145,11 +153,13 @@ def test_a_text_of_short_segments_may_be_too_long_too() -> None:
 def test_stages_read_the_training_split_and_validate_on_another(tmp_path: Path) -> None:
     config = tiny(tmp_path)
     Path(config.workdir).mkdir()
-    curriculum = LanguageModellingCurriculum((1, 4), (6, 0), (2, 3))
+    curriculum = LanguageModellingCurriculum((1, 4), (6, 0), (9, 0), (2, 3))
     config = dataclasses.replace(config, curriculum=curriculum)
     first, second = create_stages(config)
     assert [stage.max_steps for stage in (first, second)] == [2, 3]
-    assert re.fullmatch(r".*text, \d+ contexts of 1 segment of 6 tokens", first.label)
+    assert re.fullmatch(
+        r".*text, \d+ contexts of 1 segment of 6 tokens, pieces of up to 9 read twice", first.label
+    )
     assert first.data.validation(3).context.shape == (3, 1, 6)
     assert re.fullmatch(r".*text, \d+ contexts of 4 segments of 16 tokens", second.label)
     place = {"start": 0, "num_workers": 0, "stage": 0, "shard_index": 0, "shard_count": 1}

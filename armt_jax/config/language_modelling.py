@@ -10,6 +10,7 @@ from armt_jax.config.checks import one_of, positive, require
 TASK_NAME = "language_modelling"
 BUILT_IN = "built_in"
 MEMORIES = ("kept", "reset")
+SHORTEST_REPEAT = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,25 +46,35 @@ class LanguageModellingCurriculum:
     """Stages of training, an entry of each tuple a stage.
 
     Its contexts have ``num_segments`` segments of ``segment_size`` tokens, 0 for the task's own; it
-    takes ``max_steps`` steps. In short segments nearly every token stands behind a border, and so
-    a memory is learnt first (``BUILD_NOTES.md``, "Language modelling"); the last stage has the
-    task's.
+    takes ``max_steps`` steps. ``repeats`` says everything twice: pieces of 6 tokens to so many, a
+    new length for each, stand two times in a row; 0 is the text as it is. A memory that is to look
+    up what stood behind a token learns it from such text, and from segments so short that the
+    second time lies behind a border (``BUILD_NOTES.md``, "Language modelling"). The last stage has
+    the task's segments and the text as it is.
     """
 
     num_segments: tuple[int, ...]
     segment_size: tuple[int, ...]
+    repeats: tuple[int, ...]
     max_steps: tuple[int, ...]
 
     def __post_init__(self) -> None:
         stages = len(self.num_segments)
         require(stages >= 1, "curriculum.num_segments", self.num_segments, "needs a stage at least")
-        for name, least in (("num_segments", 1), ("segment_size", 0), ("max_steps", 1)):
+        fields = (("num_segments", 1), ("segment_size", 0), ("repeats", 0), ("max_steps", 1))
+        for name, least in fields:
             values = getattr(self, name)
             each = f"needs {stages} entries, one for each of curriculum.num_segments"
             require(len(values) == stages, f"curriculum.{name}", values, each)
             for index, value in enumerate(values):
                 message = f"must be at least {least}"
                 require(value >= least, f"curriculum.{name}[{index}]", value, message)
+        for index, longest in enumerate(self.repeats):
+            message = f"must be 0 (the text as it is) or at least {SHORTEST_REPEAT} tokens"
+            is_length = longest == 0 or longest >= SHORTEST_REPEAT
+            require(is_length, f"curriculum.repeats[{index}]", longest, message)
+        message = "must be 0, the text as it is: it is what is evaluated"
+        require(self.repeats[-1] == 0, "curriculum.repeats[-1]", self.repeats[-1], message)
 
     @property
     def num_stages(self) -> int:

@@ -26,6 +26,8 @@ class TuningConfig:
     learning rate of what each one matches; the first that matches counts, and 0 freezes.
     ``memory_factor`` multiplies that of the projections of an associative memory, in models that
     have one: learnt as fast as the rest, they disturb before they help, and gates shut for good.
+    ``gate_factor`` multiplies that of the write gates' own projection once more; 0 leaves it as it
+    begins.
 
     ``teacher`` is a folder as ``start``, of a model with the same tokens, for language modelling:
     the loss is then ``1 - distill_weight`` of the text's own and ``distill_weight`` of the
@@ -45,6 +47,7 @@ class TuningConfig:
     distill_weight: float = 0.5
     temperature: float = 1.0
     memory_factor: float = 1.0
+    gate_factor: float = 1.0
 
     def __post_init__(self) -> None:
         one_of("tuning.trains", self.trains, TRAINS)
@@ -61,6 +64,8 @@ class TuningConfig:
         require(temperature > 0, "tuning.temperature", temperature, "must be positive")
         factor = self.memory_factor
         require(factor > 0, "tuning.memory_factor", factor, "must be positive")
+        factor = self.gate_factor
+        require(factor >= 0, "tuning.gate_factor", factor, "must be 0 (frozen) or more")
         for index, factor in enumerate(self.factors):
             require(factor >= 0, f"tuning.factors[{index}]", factor, "must be 0 (frozen) or more")
         named = [(f"tuning.groups[{i}]", text) for i, text in enumerate(self.groups)]
@@ -75,5 +80,5 @@ class TuningConfig:
     @property
     def is_plain(self) -> bool:
         """Whether all parameters are trained, at the optimizer's rates, without a teacher."""
-        alike = not self.groups and self.memory_factor == 1
+        alike = not self.groups and self.memory_factor == self.gate_factor == 1
         return self.trains == "all" and alike and self.teacher is None

@@ -20,6 +20,7 @@ from armt_jax.training.optimizer import create_optimizer
 # Memory tokens, projections of the associative memory, RMT-R's retrieval.
 MEMORY = re.compile(r"embed\.memory|layers\.memory\..*|retrieval\..*")
 LORA = re.compile(r"lora\..*")
+GATES = re.compile(r"layers\.memory\.W_mb\..*")
 ASSOCIATIVE = re.compile(r"layers\.memory\..*")
 TEACHER = re.compile(r"teacher\..*")
 
@@ -49,7 +50,8 @@ def _factor(tuning: TuningConfig, name: str) -> float:
     if TEACHER.fullmatch(name):
         return 0.0
     of_memory = tuning.memory_factor if ASSOCIATIVE.fullmatch(name) else 1.0
-    return of_memory * _group_factor(tuning, name)
+    of_gates = tuning.gate_factor if GATES.fullmatch(name) else 1.0
+    return of_memory * of_gates * _group_factor(tuning, name)
 
 
 def _group_factor(tuning: TuningConfig, name: str) -> float:

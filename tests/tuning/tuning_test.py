@@ -155,6 +155,20 @@ def test_an_associative_memory_has_a_rate_of_its_own(family: str) -> None:
         }
 
 
+@pytest.mark.parametrize("family", ["armt", "rmt", "transformer"])
+def test_write_gates_can_stay_as_they_begin(family: str) -> None:
+    """In whatever family: models without gates have the same configuration."""
+    config = experiment(family=family, memory_factor=0.25, gate_factor=0.0)
+    assert not config.tuning.is_plain
+    shapes = jax.eval_shape(create_model(config.model).init, jax.random.key(0))
+    found = dict(leaf_names(rate_factors(config.tuning, shapes)))
+    frozen = {name for name, factor in found.items() if factor == 0}
+    gates = {"layers.memory.W_mb.kernel", "layers.memory.W_mb.bias"}
+    assert frozen == (gates if family == "armt" else set())
+    slow = {name for name, factor in found.items() if factor == 0.25}
+    assert slow == (MEMORY - {"embed.memory"} - gates if family == "armt" else set())
+
+
 @pytest.mark.usefixtures("x64")
 def test_merged_and_unmerged_low_rank_changes_are_the_same_model() -> None:
     config = experiment(trains="lora", lora_rank=3, lora_scale=0.5)
@@ -251,6 +265,7 @@ def test_the_table_names_every_parameter_and_its_rate() -> None:
             r"groups\[0\] = '\(': must be a regular expression",
         ),
         ({"memory_factor": 0.0}, r"tuning.memory_factor = 0.0: must be positive"),
+        ({"gate_factor": -0.5}, r"tuning.gate_factor = -0.5: must be 0 \(frozen\) or more"),
         ({"groups": ("a",), "factors": (-1.0,)}, r"factors\[0\] = -1.0: must be 0 \(frozen\) or"),
     ],
 )

@@ -3,7 +3,8 @@
 A document stands as ``[end of text, its tokens]``, so that its first token is predicted, too. A
 context of ``s`` segments of ``t`` tokens reads ``s t`` of these and predicts each one's successor;
 the next context goes on behind it. So every token of a document is predicted once and nothing else
-is. What a document's last context lacks is padding.
+is. What a document's last context lacks is padding. With ``repeats`` a context has as many tokens,
+of the same place, but says the first half of them twice, piece by piece.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from armt_jax.config import ConfigError
 from armt_jax.tasks.babilong.tokenizers import BabilongTokenizer
+from armt_jax.tasks.language_modelling.repeats import said_twice
 
 
 class Context(NamedTuple):
@@ -60,11 +62,13 @@ class Contexts:
     Attributes:
       documents: what is cut.
       num_segments, segment_size: ``s`` and ``t``.
+      repeats: the longest piece that stands twice in a row; 0: the text as it is.
     """
 
     documents: TokenDocuments
     num_segments: int
     segment_size: int
+    repeats: int = 0
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -103,6 +107,8 @@ class Contexts:
         start = start + (index - self._first[document]) * self.tokens
         # The last token of a document is predicted and never read.
         text = self.documents.tokens[start : min(start + self.tokens + 1, stop)]
+        if self.repeats:
+            text = said_twice(text, self.repeats, np.random.default_rng(index))
         shape = (self.num_segments, self.segment_size)
 
         def fill(part: np.ndarray) -> np.ndarray:

@@ -59,12 +59,14 @@ def language_modelling_data(
     stages = []
     for stage, count in enumerate(config.curriculum.num_segments):
         size = config.segment_size(stage)
-        training, held_out = Contexts(train, count, size), Contexts(valid, count, size)
+        repeats = config.curriculum.repeats[stage]
+        training, held_out = (Contexts(split, count, size, repeats) for split in (train, valid))
         plural = "" if count == 1 else "s"
         reset = ", memory reset in front of each" if task.memory == "reset" else ""
+        twice = f", pieces of up to {repeats} read twice" if repeats else ""
         label = (
             f"{task.dataset}, {len(training):,} contexts of {count} segment{plural} of {size} "
-            f"tokens{reset}"
+            f"tokens{twice}{reset}"
         )
         scoring = NextTokens(reset=task.memory == "reset")
         stages.append(LanguageModellingData(label, training, held_out, scoring))
