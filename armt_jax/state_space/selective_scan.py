@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from armt_jax.state_space.chunks import scan_chunks
+from armt_jax.state_space.selective_steps import selective_steps
 
 # So few tokens are read one by one, where every step is one loop over the state: on a CPU a third
 # of the time and half of the memory of an associative scan of 5 (BUILD_NOTES.md).
@@ -43,7 +44,7 @@ def selective_scan(
     def body(h: jax.Array, piece: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         x, dt, B, C = piece
         if x.shape[1] <= ONE_BY_ONE:
-            return _one_by_one(A, h, piece)
+            return selective_steps(x, dt, A, B, C, h)
         decay = jnp.exp(dt[..., None] * A[None, None])
         drive = (dt * x)[..., None] * B[:, :, None, :]
         # The state before is part of what the first token adds.
@@ -52,17 +53,6 @@ def selective_scan(
         return states[:, -1], jnp.einsum("btin,btn->bti", states, C)
 
     return scan_chunks(body, state, (x, dt, B, C), chunk, recompute=True)
-
-
-def _one_by_one(
-    A: jax.Array, h: jax.Array, piece: tuple[jax.Array, ...]
-) -> tuple[jax.Array, jax.Array]:
-    outputs = []
-    for t in range(piece[0].shape[1]):
-        x, dt, B, C = (leaf[:, t] for leaf in piece)
-        h = jnp.exp(dt[..., None] * A[None]) * h + (dt * x)[..., None] * B[:, None, :]
-        outputs.append(jnp.einsum("bin,bn->bi", h, C))
-    return h, jnp.stack(outputs, axis=1)
 
 
 def _then(

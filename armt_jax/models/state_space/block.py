@@ -32,6 +32,8 @@ class Block:
       is_rwkv: layer norms, one of the embedding too, and an output matrix of its own; else RMS
         norms and the embedding's transpose.
       carried: ``c``, which begins with the width of the model.
+      holds_states: ``apply`` goes through the whole state for every token, instead of reading it by
+        products: side by side, queries would each hold their own.
     """
 
     init: Callable[[ModelConfig, jax.Array, jax.Array, Any], Params]
@@ -39,12 +41,15 @@ class Block:
     apply: Callable[[ModelConfig, Params, State, jax.Array, jax.Array], tuple[State, jax.Array]]
     is_rwkv: bool = False
     carried: Callable[[ModelConfig], int] = _d_model
+    holds_states: bool = False
 
 
 def pre_norm_block(
     init: Callable[[ModelConfig, jax.Array, Any], Params],
     shapes: Callable[[ModelConfig], Any],
     mix: Mix,
+    *,
+    holds_states: bool = False,
 ) -> Block:
     """``x + mix(rms_norm(x))``, and where ``config.mixer_mlp`` says so a gated MLP behind it.
 
@@ -52,6 +57,7 @@ def pre_norm_block(
       init: ``(config, rng, dtype) -> params`` of the mixer.
       shapes: ``Block.state_shapes``.
       mix: ``(config, params, state, x [b, t, d], mask) -> (state, y [b, t, d])``.
+      holds_states: ``Block.holds_states``.
     """
 
     def init_block(config: ModelConfig, rng: jax.Array, index: jax.Array, dtype: Any) -> Params:
@@ -71,4 +77,4 @@ def pre_norm_block(
         x = x + y
         return state, gated_mlp(config, params["mlp"], x) if config.mixer_mlp else x
 
-    return Block(init_block, shapes, apply)
+    return Block(init_block, shapes, apply, holds_states=holds_states)

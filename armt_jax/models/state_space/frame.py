@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -166,12 +167,12 @@ class StateSpaceLM:
     @at_model_precision
     def ask_layers(self, layers: Params, state: State, x: jax.Array, context: Packing) -> jax.Array:
         """``x [b, q, t, d]`` after stacked ``layers``, each query from their ``state``."""
+        each = _in_turn if self.block.holds_states else _side_by_side
 
         def layer(x: jax.Array, scanned: Any) -> tuple[jax.Array, None]:
             params_l, memory = scanned
-            # Not copied for every query: what is read from one state is one product.
             apply = functools.partial(self.block.apply, self.config, params_l, memory)
-            return jax.vmap(lambda x, mask: apply(x, mask)[1], 1, 1)(x, context.mask), None
+            return each(lambda x, mask: apply(x, mask)[1])(x, context.mask), None
 
         depth = jax.tree.leaves(state)[0].shape[0]
         unroll = depth if depth <= UNROLLED_LAYERS else 1
@@ -219,6 +220,25 @@ class StateSpaceLM:
             x = layer_norm(params["embed"]["norm"], x, self.config.layer_norm_eps)
         further = self.block.carried(self.config) - self.config.d_model
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, further)])
+
+
+# What is computed of ``x [b, t, d]`` and ``mask [b, t]``.
+Ask = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _side_by_side(ask: Ask) -> Ask:
+    """``ask`` for queries along axis 1: what is read from one state is one product."""
+    return jax.vmap(ask, 1, 1)
+
+
+def _in_turn(ask: Ask) -> Ask:
+    """``ask`` for queries along axis 1, one after another: one of them is held at a time."""
+
+    def run(x: jax.Array, mask: jax.Array) -> jax.Array:
+        found = lax.map(lambda one: ask(*one), (x.swapaxes(0, 1), mask.swapaxes(0, 1)))
+        return found.swapaxes(0, 1)
+
+    return run
 
 
 def _orthogonal(rng: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:

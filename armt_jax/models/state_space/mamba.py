@@ -81,4 +81,4 @@ def _mix(
     return MambaState(h, last), dense(params["out"], y.astype(x.dtype) * jax.nn.silu(z))
 
 
-MAMBA = pre_norm_block(_init, _shapes, _mix)
+MAMBA = pre_norm_block(_init, _shapes, _mix, holds_states=True)
