@@ -89,7 +89,14 @@ def test_padding_leaves_a_state_as_it_is() -> None:
     np.testing.assert_array_equal(after, h)
 
 
-def test_a_few_tokens_are_read_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "parallel", "expected"),
+    [(T, None, [T]), (2 * T, None, [ONE_BY_ONE]), (T, True, [T]), (2 * T, True, [])],
+)
+def test_who_reads_token_by_token(
+    tokens: int, parallel: bool | None, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU all of a text, in pieces (traced once); others what is short."""
     called = []
 
     def noted(x: jax.Array, *rest: Any) -> tuple[jax.Array, jax.Array]:
@@ -99,8 +106,21 @@ def test_a_few_tokens_are_read_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("armt_jax.state_space.selective_scan")  # not the function
     monkeypatch.setattr(module, "selective_steps", noted)
     x, dt, A, B, C, h = _inputs()
-    selective_scan(x, dt, A, B, C, h, chunk=16)
-    x, dt, B, C = (jnp.tile(leaf, (1, 2, 1)) for leaf in (x, dt, B, C))
-    selective_scan(x, dt, A, B, C, h, chunk=16)
-    assert called == [T]
-    assert T <= ONE_BY_ONE < 2 * T
+    x, dt, B, C = (jnp.tile(leaf, (1, tokens // T, 1)) for leaf in (x, dt, B, C))
+    selective_scan(x, dt, A, B, C, h, 16, parallel)
+    assert called == expected
+
+
+@pytest.mark.parametrize(("backend", "parallel"), [("cpu", False), ("gpu", True), ("tpu", True)])
+def test_accelerators_read_side_by_side(
+    backend: str, parallel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, dt, A, B, C, h = _inputs()
+    x, dt, B, C = (jnp.tile(leaf, (1, 4, 1)) for leaf in (x, dt, B, C))
+    program = lambda how: str(  # noqa: E731
+        jax.make_jaxpr(lambda x: selective_scan(x, dt, A, B, C, h, 16, how))(x)
+    )
+    expected = program(parallel)
+    assert expected != program(not parallel)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert program(None) == expected

@@ -39,11 +39,15 @@ def _inputs(name: str) -> tuple[Any, tuple[jax.Array, ...], jax.Array]:
     q, k, v = _random(0, B, T, H, N), unit(_random(1, B, T, H, N)), _random(2, B, T, H, P)
     scalar = -strength * _positive(3, B, T, H)
     by_channel = -strength[..., None] * _positive(4, B, T, H, N)
-    if name == "mamba":
+    if name in ("mamba", "mamba_parallel"):
         x, dt = _random(5, B, T, N), strength * _positive(6, B, T, N)
         A, B_, C = -_positive(7, N, P), _random(8, B, T, P), _random(9, B, T, P)
-        run = lambda x, dt, B_, C, h, chunk: selective_scan(x, dt, A, B_, C, h, chunk)  # noqa: E731
-        return run, (x, dt, B_, C), _random(10, B, N, P)
+        parallel = name == "mamba_parallel"
+
+        def run_mamba(x: Any, dt: Any, B_: Any, C: Any, h: Any, chunk: int) -> Any:
+            return selective_scan(x, dt, A, B_, C, h, chunk, parallel and chunk > 1)
+
+        return run_mamba, (x, dt, B_, C), _random(10, B, N, P)
     if name == "mamba2":
         B_, C = _random(8, B, T, N), _random(9, B, T, N)
         A = -jnp.ones((H,))
@@ -63,7 +67,7 @@ def _inputs(name: str) -> tuple[Any, tuple[jax.Array, ...], jax.Array]:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "delta", "wkv5", "wkv7"])
+@pytest.mark.parametrize("name", ["mamba", "mamba_parallel", "mamba2", "delta", "wkv5", "wkv7"])
 def test_any_chunk_is_one_token_at_a_time(name: str) -> None:
     """Values and gradients, where decays are weak and where they leave nothing."""
     run, inputs, state = _inputs(name)
@@ -79,7 +83,7 @@ def test_any_chunk_is_one_token_at_a_time(name: str) -> None:
 
     expected = loss(inputs, state, 1)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(expected))
-    for chunk in (5, T):
+    for chunk in (5, T - 1, T):
         assert_close(loss(inputs, state, chunk), expected, 1e-10)
 
 
