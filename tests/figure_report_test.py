@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from absl.testing import flagsaver
 
 from armt_jax.config import ConfigError
 from armt_jax.evaluation.capacity import estimate_pairs
+from armt_jax.evaluation.language_modelling_results import write_rows
 from experiments import figure_claims, figure_tables, report, table2
 from experiments.figure_claims import FAILS, HOLDS, OPEN
 from experiments.figure_data import load_figure
 from experiments.sweep_grid import cell, tuning_cells
 from experiments.sweep_plan import write_plan
+from tests.segment_loss_cases import segment_loss_row
 from tests.sweep_cases import finish, small_sweep, tuned_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -218,6 +221,32 @@ def test_segments_of_every_model_reach_the_next_one(model: str) -> None:
 def test_table_2_without_figures(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has neither figures/fig2a.json nor"):
         table2.derive(tmp_path)
+
+
+def test_table_2_says_who_models_language(tmp_path: Path) -> None:
+    """By what the memory saves, in models that were trained longest; a control saves nothing."""
+    saved = {"armt": (0.03, 0.02), "rmt": (0.012,), "prmt": (0.009,)}
+    for family, gains in saved.items():
+        for seed, gain in enumerate(gains):
+            row = segment_loss_row(model=family, family=family, gain=gain, seed=seed, step=20)
+            write_rows(tmp_path / f"language_modelling_{family}_{seed}.json", [row])
+    for name, change in {
+        "short": {"step": 10},
+        "control": {"trained_memory": "reset", "memory": "reset", "gain": None},
+    }.items():
+        row = segment_loss_row(model="prmt", family="prmt", gain=0.9, seed=0, step=20)
+        file = tmp_path / f"language_modelling_{name}.json"
+        write_rows(file, [dataclasses.replace(row, **change)])
+    table = table2.derive(tmp_path)
+    column = {model: row[3] for model, row in table.marks.items()}
+    assert {model: mark.mark for model, mark in column.items()} == {
+        "armt": "✓✓",
+        "rmt": "✓",
+        "prmt": "✗",
+        "mamba": "?",
+    }
+    assert "2.50 % saved, seeds 2" in column["armt"].why
+    assert table.missing == ("fig2a was not swept", "fig2b was not swept")
 
 
 def test_the_command_writes_text_numbers_and_figures(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,14 @@ from typing import Any
 import pytest
 
 from armt_jax.config import ConfigError
-from armt_jax.evaluation.language_modelling_results import SegmentLossRow, read_rows, write_rows
+from armt_jax.evaluation.language_modelling_results import read_rows, write_rows
 from armt_jax.evaluation.segment_loss_figure import (
     fig6,
     longest_trained,
     segment_loss_figure,
 )
 from armt_jax.evaluation.segment_loss_table import lines, markdown
-
-
-def row(**changes: Any) -> SegmentLossRow:
-    number = {"losses": [3.0, 2.5], "bits_per_byte": [1.5, 1.25], "tokens": [10, 9]}
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(SegmentLossRow):
-        fields[field.name] = {"str": "x", "int": 1, "float": 1.0}.get(str(field.type))
-    fields |= number | {"horizons": {"1": 2.6}, "gain": 0.1, "gain_low": 0.0, "gain_high": 0.2}
-    fields |= {"trained_memory": "kept", "memory": "kept"} | changes
-    return SegmentLossRow(**fields)
+from tests.segment_loss_cases import segment_loss_row as row
 
 
 def test_rows_are_checked_and_come_back_as_they_were(tmp_path: Path) -> None:

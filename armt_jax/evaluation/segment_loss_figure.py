@@ -70,6 +70,15 @@ def segment_loss_figure(path: str | os.PathLike[str], rows: Sequence[SegmentLoss
         save_figure(figure, path)
 
 
+def read_all(results: Path) -> list[SegmentLossRow]:
+    """The rows of all ``language_modelling*.json`` of a folder.
+
+    Raises:
+      ConfigError: a file of another kind.
+    """
+    return [row for file in sorted(results.glob(PATTERN)) for row in read_rows(file)]
+
+
 def longest_trained(rows: Sequence[SegmentLossRow]) -> list[SegmentLossRow]:
     """Those rows whose model was trained for as many steps as any: lines of one figure compare."""
     steps = max((row.step for row in rows), default=0)
@@ -99,13 +108,12 @@ def fig6(results: Path, out: Path) -> None:
     Raises:
       ConfigError: no such file, or one of another kind.
     """
-    files = sorted(results.glob(PATTERN))
-    if not files:
+    rows = read_all(results)
+    if not rows:
         raise ConfigError(
             f"--results = {str(results)!r}: has no {PATTERN}; experiments.evaluate writes "
             "evaluation/language_modelling.json in the folder of a run"
         )
-    rows = [row for file in files for row in read_rows(file)]
     segment_loss_figure(out / "fig6.png", longest_trained(rows))
     text = segment_loss_table.markdown(rows)
     atomic_write(out / "fig6.md", text.encode())

@@ -23,7 +23,7 @@ class Line(NamedTuple):
     """One model, its seeds put together.
 
     Attributes:
-      model, rule, trained_memory: as in ``SegmentLossRow``.
+      model, rule, family, trained_memory: as in ``SegmentLossRow``.
       steps: of the training, the same for all seeds.
       num_params, state_size, flops_per_token: of it.
       seeds: of the trainings, ascending.
@@ -38,6 +38,7 @@ class Line(NamedTuple):
 
     model: str
     rule: str
+    family: str
     trained_memory: str
     steps: int
     num_params: int
@@ -79,6 +80,7 @@ def _line(rows: Sequence[SegmentLossRow], controls: dict[int, float]) -> Line:
     return Line(
         model=first.model,
         rule=first.rule,
+        family=first.family,
         trained_memory=first.trained_memory,
         steps=first.step,
         num_params=first.num_params,
